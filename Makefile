@@ -1,0 +1,44 @@
+# Each target sets itself up: a virtual environment in .venv, then what it needs.
+# Without make, or on Windows: the same commands, one by one, in README.md.
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
+	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+MINI := experiments/mini/resnet18/96x96_d128x3_adam_lr1e-3.yaml
+
+.PHONY: quickstart test test-slow lint clean
+
+quickstart: $(VENV)/runtime
+	$(PY) pose_estimation/make_mini.py --output data/mini
+	$(PY) pose_estimation/train.py --cfg $(MINI)
+	$(PY) pose_estimation/mean_pose.py --cfg $(MINI)
+	$(PY) pose_estimation/valid.py --cfg $(MINI) --flip-test
+	$(PY) pose_estimation/infer.py --cfg $(MINI) --flip-test --img-file data/mini/images/300000002.jpg --bbox 23,24,186,186 --output output/quickstart.jpg
+
+test: $(VENV)/dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(VENV)/dev
+	$(PY) -m pytest -m slow
+
+lint: $(VENV)/dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.9-3.12 found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime: requirements.txt | $(VENV)/bin/python
+	$(PY) -m pip install -r requirements.txt
+	@touch $@
+
+$(VENV)/dev: tests/requirements.txt $(VENV)/runtime
+	$(PY) -m pip install -r tests/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) output log data/mini

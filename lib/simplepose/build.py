@@ -1,0 +1,162 @@
+"""Where the configuration meets the library: each function reads its keys and hands on plain arguments."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simplepose.config import arch_name
+from simplepose.data.augment import AugmentationSettings
+from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.mpii import load_mpii
+from simplepose.data.sample import PoseSample, select_well_framed
+from simplepose.errors import UserError
+from simplepose.heatmaps import HeatmapCodec
+from simplepose.inference import InferenceSettings
+from simplepose.metrics.pckh import PckhEvaluator, load_pckh_ground_truth
+from simplepose.preprocessing import INPUT_FORMATS
+from simplepose.runtime import ranks
+from simplepose.skeletons import SKELETONS, Skeleton
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+    from paddle.optimizer import Optimizer
+
+    from simplepose.engine import DebugPictures
+    from simplepose.models.pose_resnet import PoseResNet
+
+logger = logging.getLogger("simplepose")
+
+
+def build_skeleton(config: EasyDict) -> Skeleton:
+    return SKELETONS[config.DATASET.DATASET]
+
+
+def build_codec(config: EasyDict) -> HeatmapCodec:
+    extra = config.MODEL.EXTRA
+    return HeatmapCodec(tuple(config.MODEL.IMAGE_SIZE), tuple(extra.HEATMAP_SIZE), extra.SIGMA)
+
+
+def build_inference_settings(config: EasyDict) -> InferenceSettings:
+    test = config.TEST
+    return InferenceSettings(test.FLIP_TEST, test.SHIFT_HEATMAP, test.POST_PROCESS)
+
+
+def build_model(config: EasyDict) -> PoseResNet:
+    """The network with fresh weights; nothing is read from disk."""
+    from simplepose.models.pose_resnet import PoseResNet
+
+    extra = config.MODEL.EXTRA
+    return PoseResNet(
+        depth=config.MODEL.DEPTH,
+        num_joints=config.MODEL.NUM_JOINTS,
+        style=config.MODEL.STYLE,
+        deconv_filters=extra.NUM_DECONV_FILTERS,
+        deconv_kernels=extra.NUM_DECONV_KERNELS,
+        deconv_bias=extra.DECONV_WITH_BIAS,
+        final_kernel=extra.FINAL_CONV_KERNEL,
+    )
+
+
+def build_samples(config: EasyDict, image_set: str) -> list[PoseSample]:
+    dataset = config.DATASET
+    samples = load_mpii(dataset.ROOT, image_set, dataset.DATA_FORMAT)
+    if dataset.SELECT_DATA and image_set == dataset.TRAIN_SET:
+        count = len(samples)
+        samples = select_well_framed(samples)
+        logger.info("=> SELECT_DATA keeps %d of %d samples", len(samples), count)
+        if not samples:
+            raise UserError(f"DATASET.SELECT_DATA keeps none of the {count} samples of {image_set}; set it to false")
+    logger.info("=> load %d samples", len(samples))
+    return samples
+
+
+def build_train_loader(config: EasyDict) -> BatchLoader:
+    settings = AugmentationSettings(config.DATASET.SCALE_FACTOR, config.DATASET.ROT_FACTOR, config.DATASET.FLIP)
+    samples = build_samples(config, config.DATASET.TRAIN_SET)
+    return _loader(config, samples, settings, config.TRAIN.BATCH_SIZE, config.TRAIN.SHUFFLE)
+
+
+def build_valid_loader(config: EasyDict) -> BatchLoader:
+    samples = build_samples(config, config.DATASET.TEST_SET)
+    return _loader(config, samples, None, config.TEST.BATCH_SIZE, shuffle=False)
+
+
+def _loader(
+    config: EasyDict, samples: list, augmentation: AugmentationSettings | None, batch_size: int, shuffle: bool
+) -> BatchLoader:
+    dataset = PoseDataset(
+        samples,
+        build_skeleton(config),
+        build_codec(config),
+        INPUT_FORMATS[config.MODEL.INPUT_FORMAT],
+        augmentation,
+        config.TRAIN.SEED,
+    )
+    sampler = BatchSampler(len(samples), batch_size, shuffle, config.TRAIN.SEED, *ranks())
+    return BatchLoader(dataset, sampler, config.WORKERS)
+
+
+def build_evaluator(config: EasyDict, samples: list[PoseSample]) -> PckhEvaluator:
+    truth = None
+    if "test" not in config.DATASET.TEST_SET:
+        truth = load_pckh_ground_truth(Path(config.DATASET.ROOT) / "annot" / f"gt_{config.DATASET.TEST_SET}.mat")
+    return PckhEvaluator(len(samples), config.MODEL.NUM_JOINTS, truth)
+
+
+def build_optimizer(config: EasyDict, model: PoseResNet, iters_per_epoch: int) -> Optimizer:
+    from simplepose import optim
+
+    train = config.TRAIN
+    schedule = optim.lr_schedule(
+        train.LR_TYPE, iters_per_epoch, train.END_EPOCH, train.LR_STEP, train.LR_FACTOR, train.WARMUP_ITERS
+    )
+    return optim.build_optimizer(
+        train.OPTIMIZER, model.parameters(), train.LR, schedule, train.WD, train.MOMENTUM, train.NESTEROV
+    )
+
+
+def build_debug_pictures(config: EasyDict, folder: Path) -> DebugPictures:
+    from simplepose.engine import DebugPictures
+
+    debug = config.DEBUG
+    return DebugPictures(
+        folder,
+        build_skeleton(config),
+        build_codec(config),
+        INPUT_FORMATS[config.MODEL.INPUT_FORMAT],
+        debug.SAVE_BATCH_IMAGES_GT and debug.DEBUG,
+        debug.SAVE_BATCH_IMAGES_PRED and debug.DEBUG,
+        debug.SAVE_HEATMAPS_GT and debug.DEBUG,
+        debug.SAVE_HEATMAPS_PRED and debug.DEBUG,
+    )
+
+
+def weights_metadata(config: EasyDict, **figures: Any) -> dict[str, Any]:
+    """What a weight file says about itself: enough to rebuild the network and to feed it."""
+    from simplepose.runtime import git_commit
+
+    return {
+        "format": 1,
+        "arch": arch_name(config),
+        "skeleton": config.DATASET.DATASET,
+        "model": {key: value for key, value in config.MODEL.items() if key != "PRETRAINED"},
+        "input_format": config.MODEL.INPUT_FORMAT,
+        "commit": git_commit(),
+        **figures,
+    }
+
+
+def find_model_file(config: EasyDict, run_folder: Path) -> Path:
+    """TEST.MODEL_FILE, or the run's own best weights, or its last."""
+    if config.TEST.MODEL_FILE:
+        path = Path(config.TEST.MODEL_FILE)
+        if not path.is_file():
+            raise UserError(f"no such weight file: {path}")
+        return path
+    for name in ("model_best.pdparams", "final_state.pdparams"):
+        if (run_folder / name).is_file():
+            return run_folder / name
+    raise UserError(f"no weights in {os.fspath(run_folder)}; train first, or name a file with --model-file")

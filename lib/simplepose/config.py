@@ -1,0 +1,419 @@
+"""Experiment files: YAML with the original's section and key names, read strictly, plus command-line overrides.
+
+`DEFAULTS` is the list of every key. A value of None there means "derived": from the image size, the
+skeleton or the other name of the same thing. `load_config` returns a complete, checked configuration.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from easydict import EasyDict
+
+from simplepose.errors import UserError
+from simplepose.preprocessing import INPUT_FORMATS
+from simplepose.skeletons import SKELETONS
+
+BACKBONE_STRIDE = 32  # a ResNet's output is 1/32 of its input
+
+DEFAULTS: dict[str, Any] = {
+    "GPUS": "0",  # as in "0,1"; ignored where Paddle has no GPU
+    "OUTPUT_DIR": "output",
+    "LOG_DIR": "log",
+    "DATA_DIR": "",
+    "WORKERS": 4,
+    "PRINT_FREQ": 20,
+    "CUDNN": {"BENCHMARK": True, "DETERMINISTIC": False, "ENABLED": True},
+    "DATASET": {
+        "DATASET": "mpii",
+        "ROOT": "",
+        "TRAIN_SET": "train",
+        "TEST_SET": "valid",
+        "DATA_FORMAT": "jpg",  # "zip" reads images from images.zip
+        "HYBRID_JOINTS_TYPE": "",
+        "SELECT_DATA": False,
+        "FLIP": True,
+        "SCALE_FACTOR": 0.25,
+        "ROT_FACTOR": 30,  # degrees
+    },
+    "MODEL": {
+        "NAME": "pose_resnet",
+        "BACKBONE": "resnet",
+        "DEPTH": None,  # same as EXTRA.NUM_LAYERS; 50 if neither is written
+        "STYLE": "pytorch",
+        "INIT_WEIGHTS": True,
+        "PRETRAINED": "",
+        "NUM_JOINTS": None,  # the skeleton's
+        "IMAGE_SIZE": [256, 256],  # width, height; one number for a square
+        "INPUT_FORMAT": "bgr",  # see preprocessing.INPUT_FORMATS
+        "EXTRA": {
+            "TARGET_TYPE": "gaussian",
+            "SIGMA": 2,  # heatmap cells
+            "HEATMAP_SIZE": None,  # width, height; what the network draws for IMAGE_SIZE
+            "FINAL_CONV_KERNEL": 1,
+            "DECONV_WITH_BIAS": False,
+            "NUM_DECONV_LAYERS": 3,
+            "NUM_DECONV_FILTERS": [256, 256, 256],
+            "NUM_DECONV_KERNELS": [4, 4, 4],
+            "NUM_LAYERS": None,  # the original's name of MODEL.DEPTH
+        },
+    },
+    "LOSS": {"USE_TARGET_WEIGHT": True},
+    "TRAIN": {
+        "BATCH_SIZE": 32,  # per device
+        "SHUFFLE": True,
+        "SEED": 0,
+        "BEGIN_EPOCH": 0,
+        "END_EPOCH": 140,
+        "RESUME": False,  # go on from the run folder's checkpoint, if there is one
+        "CHECKPOINT": "",
+        "OPTIMIZER": "adam",
+        "LR": 0.001,
+        "LR_TYPE": "MultiStepDecay",
+        "LR_FACTOR": 0.1,
+        "LR_STEP": [90, 110],  # epochs
+        "WARMUP_ITERS": 0,
+        "WD": 0.0001,
+        "MOMENTUM": 0.9,
+        "NESTEROV": False,
+        "GAMMA1": 0.99,
+        "GAMMA2": 0.0,
+    },
+    "TEST": {
+        "BATCH_SIZE": 32,
+        "FLIP_TEST": False,
+        "POST_PROCESS": True,
+        "SHIFT_HEATMAP": True,
+        "MODEL_FILE": "",
+        "USE_GT_BBOX": False,
+        "COCO_BBOX_FILE": "",
+        "BBOX_THRE": 1.0,
+        "IMAGE_THRE": 0.0,
+        "IN_VIS_THRE": 0.0,
+        "NMS_THRE": 1.0,
+        "OKS_THRE": 0.5,
+    },
+    "DEBUG": {
+        "DEBUG": False,
+        "SAVE_BATCH_IMAGES_GT": False,
+        "SAVE_BATCH_IMAGES_PRED": False,
+        "SAVE_HEATMAPS_GT": False,
+        "SAVE_HEATMAPS_PRED": False,
+    },
+}
+
+# Keys of the original and of the earlier Paddle port that load and do nothing. Setting one to anything but
+# its default earns a warning.
+INERT = {
+    "DATA_DIR": "write the folder into DATASET.ROOT",
+    "CUDNN.ENABLED": "cuDNN is used whenever Paddle runs on a GPU",
+    "DATASET.HYBRID_JOINTS_TYPE": "it never had an effect",
+    "MODEL.INIT_WEIGHTS": "a network is initialised for training and loaded for everything else",
+    "TRAIN.CHECKPOINT": "use --resume_model FILE",
+    "TRAIN.GAMMA1": "it never had an effect",
+    "TRAIN.GAMMA2": "it never had an effect",
+    "TEST.BBOX_THRE": "it never had an effect; see TEST.IMAGE_THRE",
+    "TEST.NMS_THRE": "it never had an effect; see TEST.OKS_THRE",
+}
+
+CHOICES = {
+    "DATASET.DATASET": tuple(SKELETONS),
+    "DATASET.DATA_FORMAT": ("jpg", "zip"),
+    "MODEL.NAME": ("pose_resnet",),
+    "MODEL.BACKBONE": ("resnet",),
+    "MODEL.DEPTH": (18, 34, 50, 101, 152),
+    "MODEL.STYLE": ("pytorch", "caffe"),
+    "MODEL.INPUT_FORMAT": tuple(INPUT_FORMATS),
+    "MODEL.EXTRA.TARGET_TYPE": ("gaussian",),
+    "MODEL.EXTRA.FINAL_CONV_KERNEL": (1, 3),
+    "TRAIN.OPTIMIZER": ("adam", "adamw", "sgd"),
+    "TRAIN.LR_TYPE": ("MultiStepDecay", "PolynomialDecay", "CosineAnnealingDecay"),
+}
+
+POSITIVE = (
+    "PRINT_FREQ",
+    "MODEL.NUM_JOINTS",
+    "MODEL.EXTRA.SIGMA",
+    "MODEL.EXTRA.NUM_DECONV_LAYERS",
+    "TRAIN.BATCH_SIZE",
+    "TRAIN.END_EPOCH",
+    "TRAIN.LR",
+    "TEST.BATCH_SIZE",
+)
+NOT_NEGATIVE = (
+    "WORKERS",
+    "DATASET.SCALE_FACTOR",
+    "DATASET.ROT_FACTOR",
+    "TRAIN.SEED",
+    "TRAIN.BEGIN_EPOCH",
+    "TRAIN.WARMUP_ITERS",
+    "TRAIN.WD",
+)
+
+# A value derived from others is stale once one of these is overridden on the command line; it is derived anew.
+DERIVED_FROM = {
+    "MODEL.EXTRA.HEATMAP_SIZE": ("MODEL.IMAGE_SIZE", "MODEL.EXTRA.NUM_DECONV_LAYERS"),
+    "MODEL.NUM_JOINTS": ("DATASET.DATASET",),
+    "MODEL.DEPTH": ("MODEL.EXTRA.NUM_LAYERS",),
+    "MODEL.EXTRA.NUM_LAYERS": ("MODEL.DEPTH",),
+}
+SIZES = ("MODEL.IMAGE_SIZE", "MODEL.EXTRA.HEATMAP_SIZE")  # (width, height), or one number for both
+INTEGERS = ("MODEL.DEPTH", "MODEL.NUM_JOINTS", "MODEL.EXTRA.NUM_LAYERS")  # whose default is None
+
+
+def load_config(
+    path: str | os.PathLike, overrides: Iterable[str] = (), flags: dict[str, Any] | None = None
+) -> EasyDict:
+    """Read an experiment file.
+
+    Args:
+        path: YAML file with the sections and keys of `DEFAULTS`; what it leaves out keeps its default.
+        overrides: "SECTION.KEY=value" strings, the value in YAML; they win over the file.
+        flags: "SECTION.KEY" -> value, from a command's own flags; they win over both.
+
+    Returns:
+        The complete configuration; sizes are (width, height) lists, nothing is None.
+
+    Raises:
+        UserError: unreadable file, unknown key, wrong type or value, or values that contradict each other.
+    """
+    path = Path(path)
+    try:
+        # utf-8-sig: Windows editors put a byte order mark in front
+        written = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"no such configuration file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(written, dict):
+        raise UserError(f"{path} holds no configuration: expected sections such as DATASET and MODEL")
+
+    config = copy.deepcopy(DEFAULTS)
+    for key, value in _leaves(written, str(path)):
+        _set(config, key, value, str(path))
+    overridden = {**dict(parse_override(text) for text in overrides), **(flags or {})}
+    for key, value in overridden.items():
+        _set(config, key, value, "command line")
+    for key, sources in DERIVED_FROM.items():
+        if key not in overridden and any(source in overridden for source in sources):
+            _set(config, key, None, "command line")
+    _derive(config, str(path))
+    _check(config, str(path))
+    return EasyDict(config)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split "TRAIN.LR=5e-4" into its key and its value, read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r} is not an override; write SECTION.KEY=value, for example TRAIN.LR=5e-4")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"the value of {text!r} is not valid YAML") from None
+
+
+def dump_config(config: dict[str, Any]) -> str:
+    """The configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None, allow_unicode=True)
+
+
+def inert_warnings(config: dict[str, Any]) -> list[str]:
+    """One line for each key that was set and has no effect."""
+    inert = dict(INERT)
+    if config["TRAIN"]["OPTIMIZER"] == "adam":
+        inert["TRAIN.WD"] = "Adam runs without weight decay, as in the original; TRAIN.OPTIMIZER adamw uses it"
+    return [
+        f"{key} has no effect here: {advice}"
+        for key, advice in inert.items()
+        if get_key(config, key) != get_key(DEFAULTS, key)
+    ]
+
+
+def get_key(config: dict[str, Any], key: str) -> Any:
+    """The value at a dotted key."""
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def model_name(config: EasyDict) -> str:
+    """Name of the run folder's parent, as "pose_resnet_50"."""
+    return f"{config.MODEL.NAME}_{config.MODEL.DEPTH}"
+
+
+def arch_name(config: EasyDict) -> str:
+    """First column of the results table, as "256x256_pose_resnet_50_d256d256d256" (height first)."""
+    width, height = config.MODEL.IMAGE_SIZE
+    style = "_caffe" if config.MODEL.STYLE == "caffe" else ""
+    deconvs = "".join(f"d{filters}" for filters in config.MODEL.EXTRA.NUM_DECONV_FILTERS)
+    return f"{height}x{width}_{model_name(config)}{style}_{deconvs}"
+
+
+def _leaves(tree: dict, where: str, prefix: str = "", known: dict | None = None) -> Iterable[tuple[str, Any]]:
+    """(dotted key, value) of everything written, a section's keys after its own name."""
+    known = DEFAULTS if known is None else known
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(known.get(name), dict):
+            if value is None:  # a section header with nothing under it
+                continue
+            if not isinstance(value, dict):
+                raise UserError(f"{key} is a section ({where}), found {value!r}; its keys: {', '.join(known[name])}")
+            yield from _leaves(value, where, f"{key}.", known[name])
+        else:
+            yield key, value
+
+
+def _set(config: dict, key: str, value: Any, where: str) -> None:
+    parent, parts = config, key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(parent, dict) or part not in parent:
+            raise UserError(_unknown_key(key, where))
+        if depth < len(parts) - 1:
+            parent = parent[part]
+    if isinstance(parent[parts[-1]], dict):
+        raise UserError(f"{key} is a section ({where}); set one of its keys: {', '.join(parent[parts[-1]])}")
+    parent[parts[-1]] = _typed(key, value, where)
+
+
+def _unknown_key(key: str, where: str) -> str:
+    every = [name for name, _ in _leaves(DEFAULTS, "")] + list(DEFAULTS)
+    same_name = [name for name in every if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    nearest = same_name or difflib.get_close_matches(key, every, n=1, cutoff=0.5)
+    if not nearest:  # the right key in another section, or the other way round
+        nearest = [
+            n for n in every if difflib.SequenceMatcher(None, n.split(".")[-1], key.split(".")[-1]).ratio() > 0.7
+        ]
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"{key} is not a config key ({where}){hint}"
+
+
+def _typed(key: str, value: Any, where: str) -> Any:
+    """The value in the type of its default, or an error that says what was expected."""
+    default = get_key(DEFAULTS, key)
+
+    def wrong(expected: str) -> UserError:
+        return UserError(f"{key} must be {expected} ({where}), found {value!r}")
+
+    if key in DERIVED_FROM and value is None:
+        return None
+    if key in SIZES:
+        size = [value, value] if isinstance(value, int) else value
+        if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(_is_int(x) and x > 0 for x in size):
+            raise wrong("one positive whole number or [width, height]")
+        return list(size)
+    if key == "GPUS":  # "0,1", 0 and [0, 1] are all in use
+        value = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        if not all(part.strip().isdigit() for part in value.split(",") if value):
+            raise wrong('device numbers such as "0,1"')
+        return value
+    if key == "MODEL.STYLE" and value == "paddle":  # the earlier Paddle port's word for the same network
+        return "pytorch"
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise wrong("true or false")
+    elif isinstance(default, list):
+        if not isinstance(value, (list, tuple)) or not all(_is_int(x) for x in value):
+            raise wrong("a list of whole numbers")
+        value = list(value)
+    elif isinstance(default, float) or key in ("DATASET.ROT_FACTOR", "MODEL.EXTRA.SIGMA"):
+        number = _number(value)  # YAML 1.1 reads 1e-3 as a string
+        if number is None:
+            raise wrong("a number")
+        value = number
+    elif isinstance(default, int) or key in INTEGERS:
+        if not _is_int(value):
+            raise wrong("a whole number")
+    elif isinstance(default, str):
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise wrong("text")
+    choices = CHOICES.get(key)
+    if choices and value not in choices:
+        raise wrong("one of " + ", ".join(map(str, choices)))
+    return value
+
+
+def _derive(config: dict, where: str) -> None:
+    """Fill in what follows from something else; refuse what contradicts it."""
+    model, extra = config["MODEL"], config["MODEL"]["EXTRA"]
+    depth, layers = model["DEPTH"], extra["NUM_LAYERS"]
+    if depth and layers and depth != layers:
+        raise UserError(
+            f"MODEL.DEPTH is {depth} and MODEL.EXTRA.NUM_LAYERS {layers} ({where}); they name the same depth"
+        )
+    model["DEPTH"] = extra["NUM_LAYERS"] = _typed("MODEL.DEPTH", depth or layers or 50, where)
+
+    num_deconvs = extra["NUM_DECONV_LAYERS"]
+    for key in ("NUM_DECONV_FILTERS", "NUM_DECONV_KERNELS"):
+        if len(extra[key]) != num_deconvs:
+            raise UserError(
+                f"MODEL.EXTRA.{key} has {len(extra[key])} entries and MODEL.EXTRA.NUM_DECONV_LAYERS is "
+                f"{num_deconvs} ({where}); give one entry per layer"
+            )
+    not_whole = [side for side in model["IMAGE_SIZE"] if side % BACKBONE_STRIDE]
+    if not_whole:
+        raise UserError(
+            f"MODEL.IMAGE_SIZE has a side of {not_whole[0]} ({where}); sides are multiples of {BACKBONE_STRIDE}"
+        )
+    drawn = [side // BACKBONE_STRIDE * 2**num_deconvs for side in model["IMAGE_SIZE"]]
+    if extra["HEATMAP_SIZE"] not in (None, drawn):
+        raise UserError(
+            f"MODEL.EXTRA.HEATMAP_SIZE is {extra['HEATMAP_SIZE']} ({where}), but {num_deconvs} deconvolutions draw "
+            f"{drawn} for MODEL.IMAGE_SIZE {model['IMAGE_SIZE']}; leave HEATMAP_SIZE out to derive it"
+        )
+    extra["HEATMAP_SIZE"] = drawn
+
+    skeleton = SKELETONS[config["DATASET"]["DATASET"]]
+    if model["NUM_JOINTS"] not in (None, skeleton.num_joints):
+        raise UserError(
+            f"MODEL.NUM_JOINTS is {model['NUM_JOINTS']} ({where}), but the {skeleton.name} skeleton has "
+            f"{skeleton.num_joints} joints; leave NUM_JOINTS out to derive it"
+        )
+    model["NUM_JOINTS"] = skeleton.num_joints
+
+
+def _check(config: dict, where: str) -> None:
+    for key in POSITIVE:
+        if get_key(config, key) <= 0:
+            raise UserError(f"{key} must be above zero ({where}), found {get_key(config, key)!r}")
+    for key in NOT_NEGATIVE:
+        if get_key(config, key) < 0:
+            raise UserError(f"{key} must not be negative ({where}), found {get_key(config, key)!r}")
+    if config["DATASET"]["SCALE_FACTOR"] >= 1:
+        found = config["DATASET"]["SCALE_FACTOR"]
+        raise UserError(f"DATASET.SCALE_FACTOR must be below 1 ({where}), found {found!r}: a crop of no size")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> float | int | None:
+    if _is_int(value):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and not isinstance(value, bool) else None
+
+
+def _plain(value: Any) -> Any:
+    """EasyDict and tuples as plain dictionaries and lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Data: annotation files -> samples -> augmented crops and heatmaps -> batches."""

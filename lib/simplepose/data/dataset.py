@@ -1,0 +1,168 @@
+"""From samples to batches: read, augment, crop, encode; in order, in parallel, and the same at any worker count."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from simplepose.data.augment import NO_AUGMENTATION, AugmentationSettings, sample_augmentation
+from simplepose.data.sample import PoseSample
+from simplepose.geometry import apply_affine, crop_affine, invert_affine
+from simplepose.heatmaps import HeatmapCodec
+from simplepose.preprocessing import InputFormat, crop_image, normalize, read_image
+from simplepose.skeletons import Skeleton
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N crops, ready for the network.
+
+    Attributes:
+        images: (N, 3, H, W) float32.
+        heatmaps: (N, K, h, w) float32 targets.
+        weights: (N, K) float32, 0 where a joint is out of the loss.
+        to_image: (N, 2, 3) affines from network input pixels back to image pixels.
+        indices: (N,) rows in the list of samples.
+    """
+
+    images: np.ndarray
+    heatmaps: np.ndarray
+    weights: np.ndarray
+    to_image: np.ndarray
+    indices: np.ndarray
+
+
+class PoseDataset:
+    """Makes batches from samples.
+
+    Args:
+        samples: the persons.
+        skeleton: of their joints.
+        codec: draws the targets; its image size is that of the crops.
+        input_format: see preprocessing.INPUT_FORMATS.
+        augmentation: None for validation.
+        seed: with the epoch and the sample's row, fixes the augmentation of every crop.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[PoseSample],
+        skeleton: Skeleton,
+        codec: HeatmapCodec,
+        input_format: InputFormat,
+        augmentation: AugmentationSettings | None = None,
+        seed: int = 0,
+    ):
+        self.samples = samples
+        self.skeleton = skeleton
+        self.codec = codec
+        self.input_format = input_format
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def load_crop(self, index: int, epoch: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Read, augment and crop one person.
+
+        Returns:
+            crop (H, W, 3) uint8 BGR, joints (K, 2) in crop pixels, visible (K,), affine (2, 3) image -> crop.
+
+        Raises:
+            UserError: an image that cannot be read.
+        """
+        sample = self.samples[index]
+        drawn = NO_AUGMENTATION
+        if self.augmentation is not None:
+            rng = np.random.default_rng((self.seed, epoch, index))  # not one stream: workers run in any order
+            drawn = sample_augmentation(rng, self.augmentation)
+        affine = crop_affine(
+            sample.center, sample.size[0] * drawn.scale, drawn.rotation_deg, self.codec.image_size_wh, drawn.flip
+        )
+        crop = crop_image(read_image(sample.image), affine, self.codec.image_size_wh)
+        joints, visible = apply_affine(affine, sample.joints), sample.visible
+        if drawn.flip:  # a mirrored right wrist looks like a left one
+            permutation = self.skeleton.flip_permutation
+            joints, visible = joints[permutation], visible[permutation]
+        return crop, joints, visible, affine
+
+    def load_batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
+        """Crops, normalises and draws targets for the samples in these rows."""
+        crops, joints, visible, affines = zip(*(self.load_crop(index, epoch) for index in indices))
+        heatmaps, weights = self.codec.encode(np.stack(joints), np.stack(visible))
+        return Batch(
+            images=normalize(np.stack(crops), self.input_format),
+            heatmaps=heatmaps,
+            weights=weights,
+            to_image=invert_affine(np.stack(affines)),
+            indices=np.asarray(indices),
+        )
+
+
+class BatchSampler:
+    """Which rows form which batch, a function of seed, epoch and rank alone.
+
+    With several processes the order is padded to a whole number per process by repeating its start, as
+    distributed samplers do; evaluators store by row, so a repeated row counts once.
+    """
+
+    def __init__(self, length: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, num_ranks: int = 1):
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.num_ranks = num_ranks
+
+    def __len__(self) -> int:
+        per_rank = -(-self.length // self.num_ranks)
+        return -(-per_rank // self.batch_size)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The rows of every batch of this rank in this epoch."""
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+        per_rank = -(-self.length // self.num_ranks)
+        order = np.resize(order, per_rank * self.num_ranks)[self.rank :: self.num_ranks].tolist()
+        return [order[start : start + self.batch_size] for start in range(0, per_rank, self.batch_size)]
+
+
+class BatchLoader:
+    """Iterates over an epoch's batches, made ahead of time by `workers` threads (0: made when asked for).
+
+    Threads, not processes: nearly all the time goes into OpenCV's decoding and warping, which run outside of
+    Python's lock. Nothing is copied between processes, and an error arrives as itself.
+    """
+
+    def __init__(self, dataset: PoseDataset, sampler: BatchSampler, workers: int):
+        self.dataset = dataset
+        self.sampler = sampler
+        self.workers = workers
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
+        """Yield the epoch's batches in order."""
+        batches = self.sampler.batches(epoch)
+        if self.workers == 0:
+            for indices in batches:
+                yield self.dataset.load_batch(indices, epoch)
+            return
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
+        try:
+            pending: deque = deque()
+            for indices in batches:
+                pending.append(pool.submit(self.dataset.load_batch, indices, epoch))
+                if len(pending) > self.workers:  # one batch in each worker's hands and one ready
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,50 @@
+"""PoseSample: one annotated (or detected) person, the same for every data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PoseSample:
+    """A person in an image; coordinates are 0-based (x, y) pixels of the image as stored.
+
+    Attributes:
+        image: path; "images.zip@name.jpg" names a zip's member.
+        center: (2,) of the crop.
+        size: (2,) width and height of the crop, padding included.
+        joints: (K, 2); anything where `visible` is 0.
+        visible: (K,) 1 where the joint is labelled, else 0.
+        image_id: of the data set, where it has one.
+        box_score: of the detector; 1 for an annotated person.
+    """
+
+    image: str
+    center: np.ndarray
+    size: np.ndarray
+    joints: np.ndarray
+    visible: np.ndarray
+    image_id: int = 0
+    box_score: float = 1.0
+
+
+def select_well_framed(samples: Iterable[PoseSample]) -> list[PoseSample]:
+    """Keep persons whose labelled joints are centred in their crop (DATASET.SELECT_DATA).
+
+    The closeness of the joints' mean to the crop's centre, on COCO's OKS scale, must beat a bar that rises with
+    the number of labelled joints. Source: `select_data` of the original.
+    """
+    selected = []
+    for sample in samples:
+        labelled = sample.visible > 0
+        count = labelled.sum()
+        if count == 0:
+            continue
+        distance = np.linalg.norm(sample.joints[labelled].mean(axis=0) - sample.center)
+        similarity = np.exp(-(distance**2) / (2 * 0.2**2 * sample.size.prod()))
+        if similarity > 0.2 / 16 * count + 0.45 - 0.2 / 16:
+            selected.append(sample)
+    return selected

@@ -1,0 +1,200 @@
+"""The loops: one epoch of training, one evaluation."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.optimizer import Optimizer
+
+from simplepose.data.dataset import Batch, BatchLoader
+from simplepose.geometry import apply_affine
+from simplepose.heatmaps import HeatmapCodec, argmax_cells
+from simplepose.inference import InferenceSettings, Network, predict_heatmaps
+from simplepose.losses import joints_mse_loss
+from simplepose.metrics.accuracy import heatmap_accuracy
+from simplepose.preprocessing import InputFormat, denormalize
+from simplepose.runtime import gather, progress
+from simplepose.skeletons import Skeleton
+from simplepose.visualize import draw_crops, draw_heatmaps, write_image
+
+logger = logging.getLogger("simplepose")
+
+
+class Evaluator(Protocol):
+    """Collects predictions by sample index and scores them."""
+
+    primary: str
+
+    def add(self, indices: np.ndarray, joints: np.ndarray, scores: np.ndarray) -> None: ...
+
+    def compute(self, output_dir: Path | None = None) -> dict[str, float]: ...
+
+
+class Average:
+    """A running mean and the value last added."""
+
+    def __init__(self) -> None:
+        self.value = self.total = self.count = 0.0
+
+    def add(self, value: float, count: float = 1) -> None:
+        self.value = value
+        self.total += value * count
+        self.count += count
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True)
+class DebugPictures:
+    """The original's debug pictures (section DEBUG): crops with joints and heatmaps, target and predicted."""
+
+    folder: Path
+    skeleton: Skeleton
+    codec: HeatmapCodec
+    input_format: InputFormat
+    images_gt: bool
+    images_pred: bool
+    heatmaps_gt: bool
+    heatmaps_pred: bool
+
+    def save(self, prefix: str, batch: Batch, heatmaps: np.ndarray) -> None:
+        """Write <folder>/<prefix>_{gt,pred,hm_gt,hm_pred}.jpg as far as they are asked for."""
+        crops = denormalize(batch.images, self.input_format)
+        for name, wanted, maps in (("gt", self.images_gt, batch.heatmaps), ("pred", self.images_pred, heatmaps)):
+            if wanted:
+                picture = self.draw(crops, maps, batch.weights)
+                write_image(self.folder / f"{prefix}_{name}.jpg", picture)
+        for name, wanted, maps in (("gt", self.heatmaps_gt, batch.heatmaps), ("pred", self.heatmaps_pred, heatmaps)):
+            if wanted:
+                write_image(self.folder / f"{prefix}_hm_{name}.jpg", draw_heatmaps(crops, maps))
+
+    def draw(self, crops: np.ndarray, heatmaps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Crops (N, H, W, 3) with the maxima of heatmaps (N, K, h, w) where weights (N, K) are positive."""
+        cells, _ = argmax_cells(heatmaps)
+        return draw_crops(crops, cells * self.codec.stride_xy, weights, self.skeleton)
+
+
+def train_one_epoch(
+    model: nn.Layer,
+    loader: BatchLoader,
+    optimizer: Optimizer,
+    epoch: int,
+    end_epoch: int,
+    print_freq: int,
+    use_target_weight: bool = True,
+    writer: Any = None,
+    pictures: DebugPictures | None = None,
+) -> dict[str, float]:
+    """Train on every batch of the loader once.
+
+    Every `print_freq` iterations a line is logged, the accuracy measured, and scalars written to `writer` (a
+    VisualDL LogWriter). In between nothing waits for the device.
+
+    Returns:
+        train_loss and train_accuracy, means over the epoch (the accuracy over the printed iterations), lr.
+    """
+    model.train()
+    batch_time, data_time, accuracy = Average(), Average(), Average()
+    loss_sum, num_samples = paddle.zeros([]), 0
+    schedule = optimizer._learning_rate
+    start = time.perf_counter()
+    for i, batch in enumerate(progress(loader.epoch(epoch), len(loader), f"epoch {epoch}")):
+        data_time.add(time.perf_counter() - start)
+        images = paddle.to_tensor(batch.images)
+        target, weights = paddle.to_tensor(batch.heatmaps), paddle.to_tensor(batch.weights)
+
+        heatmaps = model(images)  # (N, K, h, w)
+        loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
+        loss.backward()
+        lr = optimizer.get_lr()
+        optimizer.step()
+        optimizer.clear_grad()
+        schedule.step()
+
+        loss_sum += loss.detach() * len(images)
+        num_samples += len(images)
+        printed = i % print_freq == 0 or i == len(loader) - 1
+        if printed:
+            predicted = heatmaps.detach().numpy()
+            accuracy.add(*heatmap_accuracy(predicted, batch.heatmaps))
+        batch_time.add(time.perf_counter() - start)
+        if printed:
+            iteration = epoch * len(loader) + i
+            remaining = timedelta(seconds=int((end_epoch * len(loader) - iteration - 1) * batch_time.mean))
+            loss_now, loss_mean = float(loss), float(loss_sum) / num_samples
+            logger.info(
+                f"Epoch: [{epoch}][{i}/{len(loader)}]\t"
+                f"Time {batch_time.value:.3f}s ({batch_time.mean:.3f}s)\t"
+                f"Speed {len(images) / batch_time.value:.1f} samples/s\t"
+                f"Data {data_time.value:.3f}s ({data_time.mean:.3f}s)\t"
+                f"Lr {lr:.5f} ({lr:.5f})\t"
+                f"Loss {loss_now:.5f} ({loss_mean:.5f})\t"
+                f"Accuracy {accuracy.value:.3f} ({accuracy.mean:.3f})\t"
+                f"eta: {remaining}"
+            )
+            if writer is not None:
+                writer.add_scalar("train/loss", loss_now, iteration)
+                writer.add_scalar("train/accuracy", accuracy.value, iteration)
+                writer.add_scalar("train/lr", lr, iteration)
+            if pictures is not None:
+                pictures.save(f"train_{i}", batch, predicted)
+        start = time.perf_counter()
+    return {"train_loss": float(loss_sum) / num_samples, "train_accuracy": accuracy.mean, "lr": lr}
+
+
+def evaluate(
+    network: Network,
+    loader: BatchLoader,
+    evaluator: Evaluator,
+    settings: InferenceSettings,
+    print_freq: int,
+    use_target_weight: bool = True,
+    pictures: DebugPictures | None = None,
+) -> tuple[dict[str, float], Batch, np.ndarray]:
+    """Predict every sample and hand it to the evaluator, in the image's own coordinates.
+
+    Over several processes each predicts its share, and every evaluator receives all of them.
+
+    Returns:
+        valid_loss and valid_accuracy; the first batch and its heatmaps (N, K, h, w), to draw.
+    """
+    dataset = loader.dataset
+    batch_time, losses, accuracy = Average(), Average(), Average()
+    predictions = []
+    first = None
+    start = time.perf_counter()
+    for i, batch in enumerate(progress(loader.epoch(), len(loader), "test")):
+        heatmaps = predict_heatmaps(network, batch.images, dataset.skeleton.flip_permutation, settings)
+        joints, scores = dataset.codec.decode(heatmaps, settings.post_process)  # (N, K, 2), (N, K)
+        predictions.append((batch.indices, apply_affine(batch.to_image, joints), scores))
+
+        weights = paddle.to_tensor(batch.weights) if use_target_weight else None
+        loss = joints_mse_loss(paddle.to_tensor(heatmaps), paddle.to_tensor(batch.heatmaps), weights)
+        losses.add(float(loss), len(heatmaps))
+        accuracy.add(*heatmap_accuracy(heatmaps, batch.heatmaps))
+        first = first or (batch, heatmaps)
+        batch_time.add(time.perf_counter() - start)
+        start = time.perf_counter()
+        if i % print_freq == 0:
+            logger.info(
+                f"Test: [{i}/{len(loader)}]\t"
+                f"Time {batch_time.value:.3f} ({batch_time.mean:.3f})\t"
+                f"Loss {losses.value:.4f} ({losses.mean:.4f})\t"
+                f"Accuracy {accuracy.value:.3f} ({accuracy.mean:.3f})"
+            )
+            if pictures is not None:
+                pictures.save(f"val_{i}", batch, heatmaps)
+    for share in gather(predictions):
+        for indices, joints, scores in share:
+            evaluator.add(indices, joints, scores)
+    return {"valid_loss": losses.mean, "valid_accuracy": accuracy.mean}, *first

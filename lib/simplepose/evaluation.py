@@ -1,0 +1,79 @@
+"""Evaluating and telling: the table in the log, metrics.json in the run folder, curves in VisualDL."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simplepose.config import arch_name
+from simplepose.engine import DebugPictures, Evaluator, evaluate
+from simplepose.preprocessing import denormalize
+from simplepose.runtime import git_commit, ranks, write_json
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+    from simplepose.data.dataset import BatchLoader
+    from simplepose.inference import Network
+
+logger = logging.getLogger("simplepose")
+
+NUM_PICTURES = 16  # crops with predictions shown in VisualDL
+
+
+def evaluate_and_report(
+    config: EasyDict,
+    network: Network,
+    loader: BatchLoader,
+    evaluator: Evaluator,
+    run_folder: Path,
+    writer: Any = None,
+    epoch: int | None = None,
+    pictures: DebugPictures | None = None,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Evaluate with the configuration's settings; log the table, write pred.mat and metrics.json.
+
+    Returns:
+        valid_loss and valid_accuracy; the evaluator's metrics, empty for a set without labels.
+    """
+    from simplepose import build
+
+    figures, batch, heatmaps = evaluate(
+        network, loader, evaluator, build.build_inference_settings(config), config.PRINT_FREQ,
+        config.LOSS.USE_TARGET_WEIGHT, pictures,
+    )  # fmt: skip
+    if ranks()[0] != 0:
+        return figures, evaluator.compute()
+    metrics = evaluator.compute(run_folder)
+    if metrics:
+        for line in evaluator.table(arch_name(config), metrics):
+            logger.info(line)
+    else:
+        logger.info(
+            "=> %s has no labels; predictions are in %s", config.DATASET.TEST_SET, (run_folder / "pred.mat").as_posix()
+        )
+    write_json(
+        run_folder / "metrics.json",
+        {
+            **metrics,
+            **figures,
+            "arch": arch_name(config),
+            "test_set": config.DATASET.TEST_SET,
+            "samples": len(loader.dataset),
+            "epoch": epoch,
+            "model_file": config.TEST.MODEL_FILE,
+            "flip_test": config.TEST.FLIP_TEST,
+            "shift_heatmap": config.TEST.SHIFT_HEATMAP,
+            "post_process": config.TEST.POST_PROCESS,
+            "commit": git_commit(),
+        },
+    )
+    if writer is not None:
+        for name, value in {**figures, **metrics}.items():
+            writer.add_scalar(f"valid/{name.removeprefix('valid_')}", value, epoch)
+        shown = build.build_debug_pictures(config, run_folder)
+        crops = denormalize(batch.images[:NUM_PICTURES], shown.input_format)
+        picture = shown.draw(crops, heatmaps[:NUM_PICTURES], batch.weights[:NUM_PICTURES])
+        writer.add_image("valid/predictions", picture[..., ::-1].copy(), epoch)
+    return figures, metrics

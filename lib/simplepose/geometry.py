@@ -1,0 +1,73 @@
+"""Crops: a box around a person <-> the network's input, as one 2x3 affine for pixels and joints alike.
+
+Coordinates are (x, y) in pixels, 0-based; sizes are (width, height).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+BOX_PADDING = 1.25  # keeps limbs inside the crop; the convention of MPII and COCO
+
+
+def box_to_crop(
+    box_xywh: np.ndarray, aspect_ratio: float, padding: float = BOX_PADDING
+) -> tuple[np.ndarray, np.ndarray]:
+    """The crop around a box: enlarged on one side to the network's aspect ratio, then padded.
+
+    Args:
+        box_xywh: (4,) left, top, width, height in pixels.
+        aspect_ratio: width / height of the network's input.
+
+    Returns:
+        centre (2,) and size (2,) of the crop in pixels. Source: `_xywh2cs` of the original's coco.py.
+    """
+    x, y, width, height = (float(value) for value in box_xywh)
+    if width > aspect_ratio * height:
+        size = (width, width / aspect_ratio)
+    else:
+        size = (height * aspect_ratio, height)
+    return np.array([x + width * 0.5, y + height * 0.5]), np.array(size) * padding
+
+
+def crop_affine(
+    center: np.ndarray, crop_width: float, rotation_deg: float, output_size_wh: tuple[int, int], flip: bool = False
+) -> np.ndarray:
+    """The affine from image pixels to network input pixels.
+
+    The crop's centre goes to the middle of the output, its width to the output's width; the scale is
+    the same on both axes, so the width alone decides (`get_affine_transform` of the original).
+
+    Args:
+        center: (2,) image pixels.
+        crop_width: image pixels.
+        rotation_deg: of the crop in the image, clockwise on the screen.
+        output_size_wh: of the network input.
+        flip: mirror the image first, and with it the crop. In the original: `image[:, ::-1]`, joints and centre
+            at image width - 1 - x; here the same motion is part of the affine, so no pixel is copied for it.
+
+    Returns:
+        (2, 3) float64.
+    """
+    width, height = output_size_wh
+    scale = width / crop_width
+    cos, sin = math.cos(math.radians(rotation_deg)), math.sin(math.radians(rotation_deg))
+    linear = scale * np.array([[cos, sin], [-sin, cos]])
+    if flip:
+        linear[:, 0] *= -1
+    shift = np.array([width * 0.5, height * 0.5]) - linear @ np.asarray(center, dtype=np.float64)
+    return np.column_stack([linear, shift])
+
+
+def invert_affine(affine: np.ndarray) -> np.ndarray:
+    """The inverse of (..., 2, 3) affines, same shape."""
+    linear = np.linalg.inv(affine[..., :2])
+    shift = -linear @ affine[..., 2:]
+    return np.concatenate([linear, shift], axis=-1)
+
+
+def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Move points (..., K, 2) by affines (..., 2, 3)."""
+    return points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]

@@ -1,0 +1,1 @@
+"""Scores: pure functions on arrays and one small evaluator per data set."""

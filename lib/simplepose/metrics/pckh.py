@@ -1,0 +1,192 @@
+"""PCKh, MPII's score: the share of joints predicted within a fraction of the head's size (Andriluka et al., 2014).
+
+All coordinates here are 1-based, as MPII publishes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat, savemat
+
+from simplepose.errors import UserError
+
+HEAD_SIZE_FACTOR = 0.6  # of the head box's diagonal; MPII's evaluation calls it SC_BIAS
+THRESHOLD = 0.5
+CURVE_THRESHOLDS = np.arange(0, 0.51, 0.01)
+
+# Columns of the table -> joints as gt_*.mat names them. Pelvis and thorax are in none, and not in the mean.
+COLUMNS = {
+    "Head": ("head",),
+    "Shoulder": ("lsho", "rsho"),
+    "Elbow": ("lelb", "relb"),
+    "Wrist": ("lwri", "rwri"),
+    "Hip": ("lhip", "rhip"),
+    "Knee": ("lkne", "rkne"),
+    "Ankle": ("lank", "rank"),
+}
+NOT_IN_MEAN = ("pelv", "thor")
+PRIMARY = "Mean"
+
+
+@dataclass(frozen=True)
+class PckhGroundTruth:
+    """What gt_<set>.mat holds, persons first.
+
+    Attributes:
+        joint_names: K short names, as "rank" for the right ankle.
+        joints: (N, K, 2).
+        labelled: (N, K) bool.
+        head_sizes: (N,) pixels; 0.6 x the diagonal of the head box.
+    """
+
+    joint_names: tuple[str, ...]
+    joints: np.ndarray
+    labelled: np.ndarray
+    head_sizes: np.ndarray
+
+
+def load_pckh_ground_truth(path: str | Path) -> PckhGroundTruth:
+    """Read gt_<set>.mat of the original release.
+
+    Raises:
+        UserError: missing file, not a MATLAB file, or one without the four arrays.
+    """
+    content = _load_mat(path)
+    try:
+        names = tuple(str(name[0]) for name in content["dataset_joints"][0])
+        joints = content["pos_gt_src"].astype(np.float64).transpose(2, 0, 1)
+        labelled = content["jnt_missing"].T == 0
+        corners = content["headboxes_src"].astype(np.float64)  # (2 corners, 2, N)
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{path} is not an MPII ground truth ({error}); "
+            "expected dataset_joints, jnt_missing, pos_gt_src, headboxes_src"
+        ) from None
+    head_sizes = HEAD_SIZE_FACTOR * np.linalg.norm(corners[1] - corners[0], axis=0)
+    return PckhGroundTruth(names, joints, labelled, head_sizes)
+
+
+def load_predictions(path: str | Path) -> np.ndarray:
+    """Read `preds` (N, K, 2 or 3) from a .mat file; returns (N, K, 2)."""
+    content = _load_mat(path)
+    if "preds" not in content:
+        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        raise UserError(f"{path} has no array `preds`; it holds {found}")
+    predictions = content["preds"]
+    if predictions.ndim != 3 or predictions.shape[2] not in (2, 3):
+        raise UserError(f"{path}: preds has shape {predictions.shape}, expected (persons, joints, 2 or 3)")
+    return predictions[..., :2].astype(np.float64)
+
+
+def _load_mat(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        return loadmat(str(path), appendmat=False)
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except Exception as error:  # scipy raises whatever a damaged file leads it into
+        raise UserError(f"{path} is not a readable MATLAB v5 file: {error}") from None
+
+
+def pckh(predictions: np.ndarray, truth: PckhGroundTruth, thresholds: np.ndarray) -> np.ndarray:
+    """Percentage of labelled joints within each threshold.
+
+    Args:
+        predictions: (N, K, 2).
+        thresholds: (T,) ascending, fractions of the head size; a distance equal to one is within it.
+
+    Returns:
+        (T, K); NaN for a joint that is nowhere labelled.
+    """
+    errors = np.linalg.norm(predictions - truth.joints, axis=-1) / truth.head_sizes[:, None]  # (N, K)
+    bins = np.searchsorted(thresholds, errors, side="left")  # the first threshold that reaches each error
+    num_thresholds, num_joints = len(thresholds), errors.shape[1]
+    person, joint = np.nonzero(truth.labelled)
+    counts = np.zeros((num_thresholds + 1, num_joints))
+    np.add.at(counts, (bins[person, joint], joint), 1)
+    with np.errstate(invalid="ignore"):
+        return 100 * counts[:-1].cumsum(axis=0) / truth.labelled.sum(axis=0)
+
+
+def pckh_metrics(predictions: np.ndarray, truth: PckhGroundTruth) -> dict[str, float]:
+    """The table's figures: the seven columns and `Mean` at 0.5, and the mean at 0.10 and at 0.11.
+
+    `Mean` weights each joint by how often it is labelled, without pelvis and thorax. What the original, HRNet
+    and most ports print as "Mean@0.1" is taken at 0.11; here both carry their own name.
+
+    Raises:
+        UserError: predictions for another number of persons or joints than the ground truth's.
+    """
+    if predictions.shape[:2] != truth.joints.shape[:2]:
+        raise UserError(
+            f"the predictions are for {predictions.shape[0]} persons x {predictions.shape[1]} joints, the ground "
+            f"truth for {truth.joints.shape[0]} x {truth.joints.shape[1]}; they belong to different sets"
+        )
+    curve = pckh(predictions, truth, CURVE_THRESHOLDS)
+    at_half = curve[-1]
+    in_mean = np.array([name not in NOT_IN_MEAN for name in truth.joint_names])
+    weights = truth.labelled.sum(axis=0) * in_mean
+
+    def mean(values: np.ndarray) -> float:
+        present = weights > 0
+        return float(np.average(values[present], weights=weights[present])) if present.any() else float("nan")
+
+    metrics = {}
+    for column, names in COLUMNS.items():
+        values = [at_half[truth.joint_names.index(name)] for name in names]
+        values = [value for value in values if not np.isnan(value)]  # one side may be labelled nowhere
+        metrics[column] = float(np.mean(values)) if values else float("nan")
+    metrics[PRIMARY] = mean(at_half)
+    metrics["Mean@0.10"] = mean(curve[10])
+    metrics["Mean@0.11"] = mean(curve[11])
+    return metrics
+
+
+def pckh_table(arch: str, metrics: dict[str, float]) -> list[str]:
+    """The three lines of the original's Markdown table; its "Mean@0.1" is the mean at 0.11."""
+    printed = {**{name: metrics[name] for name in (*COLUMNS, PRIMARY)}, "Mean@0.1": metrics["Mean@0.11"]}
+    return [
+        "| Arch | " + " | ".join(printed) + " |",
+        "|---" * (len(printed) + 1) + "|",
+        f"| {arch} | " + " | ".join(f"{value:.3f}" for value in printed.values()) + " |",
+    ]
+
+
+class PckhEvaluator:
+    """Collects predictions of a set and scores them.
+
+    Args:
+        num_samples: persons in the set.
+        truth: None for a set without labels (test): predictions are only saved.
+    """
+
+    primary = PRIMARY
+    table = staticmethod(pckh_table)
+
+    def __init__(self, num_samples: int, num_joints: int, truth: PckhGroundTruth | None):
+        if truth is not None and len(truth.joints) != num_samples:
+            raise UserError(
+                f"the annotation file has {num_samples} persons, its gt_*.mat {len(truth.joints)}; "
+                "they belong to different sets"
+            )
+        self.truth = truth
+        self.joints = np.zeros((num_samples, num_joints, 2))
+        self.scores = np.zeros((num_samples, num_joints))
+        self.seen = np.zeros(num_samples, bool)
+
+    def add(self, indices: np.ndarray, joints: np.ndarray, scores: np.ndarray) -> None:
+        """Store predictions by row: joints (n, K, 2) in 0-based image pixels, scores (n, K)."""
+        self.joints[indices] = joints
+        self.scores[indices] = scores
+        self.seen[indices] = True
+
+    def compute(self, output_dir: Path | None = None) -> dict[str, float]:
+        """Save pred.mat (1-based `preds` (N, K, 2), `scores` (N, K)) if a folder is given; return the metrics."""
+        if not self.seen.all():
+            raise RuntimeError(f"{(~self.seen).sum()} of {len(self.seen)} persons were never predicted")
+        predictions = self.joints + 1
+        if output_dir is not None:
+            savemat(str(output_dir / "pred.mat"), {"preds": predictions, "scores": self.scores})
+        return {} if self.truth is None else pckh_metrics(predictions, self.truth)

@@ -1,0 +1,1 @@
+"""The networks: a ResNet backbone and PoseResNet, which puts three deconvolutions on top of it."""

@@ -1,0 +1,68 @@
+"""Optimisers and learning rates. A learning rate is a plain function of the iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Callable
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+    from paddle.optimizer import Optimizer
+
+POLYNOMIAL_POWER = 0.9
+
+
+def lr_schedule(
+    kind: str, iters_per_epoch: int, epochs: int, steps: Sequence[int] = (), factor: float = 0.1, warmup_iters: int = 0
+) -> Callable[[int], float]:
+    """The factor on the base learning rate, as a function of the iteration (0-based).
+
+    Args:
+        kind: "MultiStepDecay" (times `factor` at each epoch in `steps`), "PolynomialDecay" (power 0.9, to 0)
+            or "CosineAnnealingDecay" (to 0); the last two per iteration.
+        warmup_iters: iterations over which the rate first climbs linearly; 0 for none.
+    """
+    total = max(1, iters_per_epoch * epochs)
+
+    def multiplier(iteration: int) -> float:
+        progress = min(1.0, iteration / total)
+        if kind == "MultiStepDecay":
+            value = factor ** sum(iteration // iters_per_epoch >= step for step in steps)
+        elif kind == "PolynomialDecay":
+            value = (1 - progress) ** POLYNOMIAL_POWER
+        elif kind == "CosineAnnealingDecay":
+            value = 0.5 * (1 + math.cos(math.pi * progress))
+        else:
+            raise ValueError(f"unknown schedule {kind!r}")
+        return value * min(1.0, (iteration + 1) / warmup_iters) if warmup_iters else value
+
+    return multiplier
+
+
+def build_optimizer(
+    kind: str,
+    parameters: Sequence[Tensor],
+    base_lr: float,
+    schedule: Callable[[int], float],
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+) -> Optimizer:
+    """An optimiser whose rate follows `schedule`; call `optimizer._learning_rate.step()` after each iteration.
+
+    Args:
+        kind: "adam" (without weight decay, as the original), "adamw", or "sgd" (momentum, L2 decay).
+    """
+    import paddle
+
+    rate = paddle.optimizer.lr.LambdaDecay(base_lr, schedule)
+    if kind == "adam":
+        return paddle.optimizer.Adam(rate, parameters=parameters)
+    if kind == "adamw":
+        return paddle.optimizer.AdamW(rate, parameters=parameters, weight_decay=weight_decay)
+    if kind == "sgd":
+        return paddle.optimizer.Momentum(
+            rate, momentum, parameters=parameters, use_nesterov=nesterov, weight_decay=weight_decay
+        )
+    raise ValueError(f"unknown optimiser {kind!r}")

@@ -1,0 +1,116 @@
+"""From an image to what the network sees: reading, cropping, colour order, scale, mean and deviation.
+
+The only owner of these constants. Training, validation, inference and deployment all come through here.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from simplepose.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # R, G, B of images in [0, 1]
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How a network wants its pixels: channel order and the divisor before mean and deviation."""
+
+    rgb: bool
+    divisor: float
+
+
+INPUT_FORMATS = {
+    # The original reads BGR with OpenCV and normalises it with the RGB mean and deviation. Its weights need that.
+    "bgr": InputFormat(rgb=False, divisor=255.0),
+    # What mean and deviation were measured on; HRNet's and mmpose's weights.
+    "rgb": InputFormat(rgb=True, divisor=255.0),
+    # The earlier Paddle port (CuberrChen/HumanPoseBL-Paddle) left the division by 255 out. Its weights need that.
+    "humanposebl": InputFormat(rgb=False, divisor=1.0),
+}
+
+
+def read_image(path: str | os.PathLike, apply_exif: bool = False) -> np.ndarray:
+    """Read an image file, non-ASCII paths included; "images.zip@name.jpg" reads a zip's member.
+
+    Args:
+        apply_exif: turn the image as its EXIF orientation says. Data sets are annotated on the image as stored.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+
+    Raises:
+        UserError: missing, empty, or not an image that OpenCV can decode whole.
+    """
+    data = _read_bytes(str(path))
+    if not data:
+        raise UserError(f"{path} is empty (0 bytes); replace it")
+    # OpenCV 4 fills what a cut-off JPEG lacks with grey and says nothing. Some cameras write a few bytes past the end.
+    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
+        raise UserError(f"{path} is a truncated JPEG ({len(data)} bytes, no end marker); fetch it again")
+    flags = cv2.IMREAD_COLOR if apply_exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise UserError(f"{path} is not an image that OpenCV can read ({len(data)} bytes); replace or convert it")
+    return image
+
+
+def crop_image(image: np.ndarray, affine: np.ndarray, output_size_wh: tuple[int, int]) -> np.ndarray:
+    """Warp (H, W, 3) by an image-to-crop affine (2, 3), bilinearly, black outside of the image -> (h, w, 3)."""
+    return cv2.warpAffine(image, affine, output_size_wh, flags=cv2.INTER_LINEAR)
+
+
+def normalize(crops: np.ndarray, input_format: InputFormat) -> np.ndarray:
+    """Crops (N, H, W, 3) uint8 BGR -> network input (N, 3, H, W) float32."""
+    num, height, width, _ = crops.shape
+    images = np.empty((num, 3, height, width), np.float32)
+    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD)):
+        source = crops[..., 2 - channel if input_format.rgb else channel]
+        np.multiply(source, np.float32(1 / (input_format.divisor * std)), out=images[:, channel])
+        images[:, channel] -= np.float32(mean / std)
+    return images
+
+
+def denormalize(images: np.ndarray, input_format: InputFormat) -> np.ndarray:
+    """The inverse of `normalize`: (N, 3, H, W) float32 -> (N, H, W, 3) uint8 BGR, for drawing."""
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+    pixels = (images.transpose(0, 2, 3, 1) * std + mean) * input_format.divisor
+    crops = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return crops[..., ::-1].copy() if input_format.rgb else crops
+
+
+def _read_bytes(path: str) -> bytes:
+    archive, at, member = path.partition(".zip@")
+    try:
+        if at:
+            return _open_zip(f"{archive}.zip", os.getpid()).read(member.lstrip("/"))
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no such image: {path}") from None
+    except KeyError:
+        raise UserError(f"{archive}.zip has no member {member!r}") from None
+    except (zipfile.BadZipFile, zlib.error):
+        raise UserError(f"{archive}.zip is not a readable zip file ({member})") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not an image") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+@lru_cache(maxsize=8)
+def _open_zip(path: str, process_id: int) -> zipfile.ZipFile:
+    """An open archive per process: a file offset must not be shared across a fork."""
+    del process_id
+    return zipfile.ZipFile(path)

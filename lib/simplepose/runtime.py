@@ -1,0 +1,278 @@
+"""The machine around the training: threads, environment, device, seeds, ranks, logs, output folders.
+
+Paddle is loaded by `start_paddle`, after its environment is set; nothing here imports it at the top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from simplepose.errors import UserError
+from simplepose.files import written_whole
+
+logger = logging.getLogger("simplepose")
+
+TIMESTAMPED = "Epoch"  # only training lines start with the time, as in the original's log
+
+
+def start_paddle() -> str:
+    """Set what Paddle's CPU libraries read when they load, then load Paddle. A variable the user has set stays.
+
+    Paddle's wheel multiplies matrices with an MKL that takes a slow path on AMD processors unless told that it
+    may use AVX2, and its default of one thread leaves the other cores idle.
+
+    Returns:
+        One line that says what was chosen.
+    """
+    if "paddle" in sys.modules:
+        return "CPU settings: as they were, Paddle was already loaded"
+    wanted = {"OMP_NUM_THREADS": str(available_cores())}
+    if _is_amd_with_avx2():
+        wanted["MKL_DEBUG_CPU_TYPE"] = "5"
+    # An idle thread that spins takes the core that the data loader needs.
+    wanted.update(KMP_BLOCKTIME="0", OMP_WAIT_POLICY="PASSIVE")
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    chosen = "CPU settings: " + " ".join(f"{name}={os.environ[name]}" for name in wanted)
+    _import_paddle_quietly()
+    return chosen
+
+
+def _import_paddle_quietly() -> None:
+    """Import Paddle without the lines in which it doubts OMP_NUM_THREADS and misses a compiler cache."""
+    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        import paddle  # noqa: F401
+    for line in said.getvalue().splitlines():
+        if "OMP_NUM_THREADS" not in line:
+            print(line, file=sys.stderr)
+
+
+def available_cores() -> int:
+    """Processors this process may use; a container or taskset may allow fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _is_amd_with_avx2() -> bool:
+    if platform.system() == "Linux":
+        try:
+            info = Path("/proc/cpuinfo").read_text()
+        except OSError:
+            return False
+        return "AuthenticAMD" in info and " avx2" in info
+    return "AuthenticAMD" in platform.processor()  # Windows; Apple and Arm machines have no MKL
+
+
+def set_device(gpus: str) -> str:
+    """Use the GPU that this process is meant to use, else the CPU.
+
+    Args:
+        gpus: device numbers as in GPUS, "0,1". A process of `paddle.distributed.launch` takes its own; a
+            process by itself takes the first.
+
+    Returns:
+        The device, as "gpu:0" or "cpu".
+    """
+    import cv2
+    import paddle
+
+    cv2.setNumThreads(1)  # crops are made by several threads already
+    if not paddle.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
+        paddle.set_device("cpu")
+    elif ranks()[1] > 1:
+        paddle.set_device(f"gpu:{paddle.distributed.ParallelEnv().device_id}")
+    else:
+        wanted = [int(number) for number in gpus.split(",") if number.strip()] or [0]
+        found = paddle.device.cuda.device_count()
+        if wanted[0] >= found:
+            raise UserError(f"GPUS asks for GPU {wanted[0]}, and Paddle sees {found}; use one from 0 to {found - 1}")
+        if len(wanted) > 1:
+            logger.warning(
+                "=> GPUS names %d devices; one process uses one. For all of them: "
+                "python -m paddle.distributed.launch --gpus %s %s ...",
+                len(wanted), gpus, sys.argv[0],
+            )  # fmt: skip
+        paddle.set_device(f"gpu:{wanted[0]}")
+    return paddle.get_device()
+
+
+def set_cudnn(benchmark: bool, deterministic: bool) -> None:
+    """Section CUDNN: let cuDNN search for fast algorithms, or use only those that repeat bit by bit."""
+    import paddle
+
+    if paddle.is_compiled_with_cuda():
+        paddle.set_flags({"FLAGS_cudnn_exhaustive_search": benchmark, "FLAGS_cudnn_deterministic": deterministic})
+
+
+def ranks() -> tuple[int, int]:
+    """This process's rank and the number of processes, from `paddle.distributed.launch`'s environment."""
+    return int(os.environ.get("PADDLE_TRAINER_ID", 0)), int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
+
+
+def set_seeds(seed: int) -> None:
+    """Seed Python, numpy and Paddle. Augmentation and data order have generators of their own."""
+    import paddle
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    paddle.seed(seed)
+
+
+def make_run_folder(output_dir: str, dataset: str, model: str, config_path: str) -> Path:
+    """Create and return output/<dataset>/<model>/<config name>/."""
+    folder = Path(output_dir) / dataset / model / Path(config_path).stem
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; set OUTPUT_DIR to a folder you may write to"
+        ) from None
+    return folder
+
+
+def set_aside(run_folder: Path) -> Path | None:
+    """Rename a run folder that holds an earlier training, so that a fresh one overwrites nothing.
+
+    Returns:
+        The earlier run's new place, or None if there was none.
+    """
+    checkpoint = run_folder / "checkpoint"
+    if ranks()[0] != 0 or not checkpoint.exists():
+        return None
+    saved = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(checkpoint.stat().st_mtime))
+    earlier = run_folder.with_name(f"{run_folder.name}_until_{saved}")
+    run_folder.rename(earlier)
+    run_folder.mkdir()
+    return earlier
+
+
+def set_up_logging(log_file: Path | None = None) -> None:
+    """Log to the screen and to a file; rank 0 alone speaks."""
+    logger.handlers.clear()
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    rank, _ = ranks()
+    if rank != 0:
+        logger.setLevel(logging.ERROR)
+        return
+    handlers: list[logging.Handler] = [_ConsoleHandler()]
+    if log_file is not None:
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(_LineFormatter())
+        logger.addHandler(handler)
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if message.startswith(TIMESTAMPED):
+            return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(record.created))}\t{message}"
+        return message
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes lines to standard output without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except UnicodeEncodeError:  # a console that is not UTF-8
+            tqdm.write(self.format(record).encode("ascii", "replace").decode(), file=sys.stdout)
+
+
+def progress(iterable: Iterable, total: int, description: str) -> Iterable:
+    """The iterable behind a bar on a terminal; bare otherwise, where plain log lines tell the progress."""
+    from tqdm import tqdm
+
+    rank, _ = ranks()
+    return tqdm(
+        iterable, total=total, desc=description, leave=False, dynamic_ncols=True,
+        disable=rank != 0 or not sys.stderr.isatty(),
+    )  # fmt: skip
+
+
+def git_commit() -> str:
+    """The checkout's commit, with "-dirty" if files differ from it; "unknown" outside of a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        return described.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def gather(item: object) -> list:
+    """The item of every process, in rank order; a list of one without distribution."""
+    _, num_ranks = ranks()
+    if num_ranks == 1:
+        return [item]
+    import paddle.distributed
+
+    items: list = []
+    paddle.distributed.all_gather_object(items, item)
+    return items
+
+
+def start_time() -> str:
+    """For file names, as "2021-12-17-11-59"."""
+    return time.strftime("%Y-%m-%d-%H-%M")
+
+
+def open_visual_log(log_dir: str, run_folder: Path):
+    """A VisualDL writer for this run, <log_dir>/<dataset>/<model>/<config name>_<time>; None on other ranks."""
+    if ranks()[0] != 0:
+        return None
+    from visualdl import LogWriter
+
+    dataset, model = run_folder.parts[-3:-1]
+    folder = Path(log_dir) / dataset / model / f"{run_folder.name}_{start_time()}"
+    try:
+        return LogWriter(str(folder))
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; set LOG_DIR to a folder you may write to"
+        ) from None
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, arrays included, NaN as null, whole or not at all."""
+    import json_tricks
+
+    text = json_tricks.dumps(_without_nan(content), primitives=True, indent=1)
+    with written_whole(path) as scratch:
+        scratch.write_text(text + "\n", encoding="utf-8")
+
+
+def _without_nan(value: object) -> object:
+    """NaN as None: a score of joints that are nowhere labelled is not valid JSON."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

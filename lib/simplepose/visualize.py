@@ -1,0 +1,114 @@
+"""Drawing: skeletons on images, and the four kinds of debug pictures of the original."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from simplepose.errors import UserError
+from simplepose.skeletons import Skeleton
+
+LEFT_COLOR = (60, 150, 255)  # BGR; orange for the person's left,
+RIGHT_COLOR = (255, 170, 50)  # blue for the right,
+MIDDLE_COLOR = (90, 220, 90)  # green for what has no side
+OUTLINE_COLOR = (30, 30, 30)
+GRID_COLUMNS = 8
+
+
+def side_color(name: str) -> tuple[int, int, int]:
+    """BGR colour of a joint by the side its name gives."""
+    if name.startswith("left_"):
+        return LEFT_COLOR
+    return RIGHT_COLOR if name.startswith("right_") else MIDDLE_COLOR
+
+
+def draw_pose(
+    image: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton, min_score: float = 0.2
+) -> None:
+    """Draw limbs and joints onto an image, in place.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        keypoints: (K, 2) pixels.
+        scores: (K,); a joint below `min_score`, and limbs to it, are left out.
+    """
+    shown = (scores >= min_score) & np.isfinite(keypoints).all(axis=1)
+    if not shown.any():
+        return
+    # Thickness follows the person's size; a pose drawn on one pixel still shows.
+    extent = np.ptp(keypoints[shown], axis=0).max()
+    thickness = int(np.clip(round(extent / 60), 1, 40))
+    points = [tuple(int(value) for value in np.rint(np.clip(point, -32768, 32767))) for point in keypoints]
+    for start, end in skeleton.limb_indices:
+        if shown[start] and shown[end]:
+            names = skeleton.joints[start], skeleton.joints[end]
+            color = next((c for c in map(side_color, names) if c != MIDDLE_COLOR), MIDDLE_COLOR)
+            cv2.line(image, points[start], points[end], OUTLINE_COLOR, thickness + 2, cv2.LINE_AA)
+            cv2.line(image, points[start], points[end], color, thickness, cv2.LINE_AA)
+    for index in np.flatnonzero(shown):
+        cv2.circle(image, points[index], thickness + 2, OUTLINE_COLOR, -1, cv2.LINE_AA)
+        cv2.circle(image, points[index], thickness + 1, side_color(skeleton.joints[index]), -1, cv2.LINE_AA)
+
+
+def draw_crops(crops: np.ndarray, joints: np.ndarray, shown: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """A grid of crops with their joints.
+
+    Args:
+        crops: (N, H, W, 3) uint8 BGR.
+        joints: (N, K, 2) crop pixels.
+        shown: (N, K), joints with a positive value are drawn.
+
+    Returns:
+        One BGR picture, eight crops a row.
+    """
+    cells = []
+    for crop, person, mask in zip(crops, joints, shown):
+        cell = np.ascontiguousarray(crop)
+        draw_pose(cell, person, (mask > 0).astype(float), skeleton, min_score=0.5)
+        cells.append(cv2.copyMakeBorder(cell, 1, 1, 1, 1, cv2.BORDER_CONSTANT))
+    blank = np.zeros_like(cells[0])
+    columns = min(GRID_COLUMNS, len(cells))
+    cells += [blank] * (-len(cells) % columns)
+    return np.vstack([np.hstack(cells[row : row + columns]) for row in range(0, len(cells), columns)])
+
+
+def draw_heatmaps(crops: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
+    """One row a crop: the crop at the heatmaps' size, then each heatmap over it.
+
+    Args:
+        crops: (N, H, W, 3) uint8 BGR.
+        heatmaps: (N, K, h, w); 0 is drawn blue, 1 red.
+    """
+    height, width = heatmaps.shape[-2:]
+    rows = []
+    for crop, person in zip(crops, heatmaps):
+        small = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
+        cells = [small]
+        for heatmap in person:
+            colored = cv2.applyColorMap(np.clip(heatmap * 255, 0, 255).astype(np.uint8), cv2.COLORMAP_JET)
+            cells.append(cv2.addWeighted(colored, 0.7, small, 0.3, 0))
+        rows.append(np.hstack(cells))
+    return np.vstack(rows)
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write an image in the format of the path's extension; non-ASCII paths work.
+
+    Raises:
+        UserError: an extension OpenCV cannot write, or a folder that does not take the file.
+    """
+    path = Path(path)
+    try:
+        written, data = cv2.imencode(path.suffix, image)
+    except cv2.error:
+        written = False
+    if not written:
+        raise UserError(f"cannot write an image as {path.name!r}; use an extension such as .jpg or .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,74 @@
+"""Score a file of predictions against the ground truth; no network, no images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import _init_paths  # noqa: F401
+from simplepose.errors import run_command
+
+EXAMPLES = """examples:
+  python pose_estimation/evaluate.py --dataset mpii --gt data/mpii/annot/gt_valid.mat --pred pred.mat
+  python pose_estimation/evaluate.py --dataset mpii --gt ... --pred pred.mat --json scores.json --plot curve.png
+"""
+
+
+def main() -> int | None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", choices=("mpii",), required=True)
+    parser.add_argument("--gt", required=True, metavar="FILE", help="gt_valid.mat")
+    parser.add_argument(
+        "--pred", required=True, metavar="FILE", help="`preds` (N, 16, 2 or 3), 1-based, in a .mat file"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument("--plot", metavar="FILE", help="also draw PCKh against the threshold, a line per joint")
+    args = parser.parse_args()
+
+    from simplepose.metrics import pckh
+    from simplepose.runtime import write_json
+
+    truth = pckh.load_pckh_ground_truth(args.gt)
+    predictions = pckh.load_predictions(args.pred)
+    metrics = pckh.pckh_metrics(predictions, truth)
+    for line in pckh.pckh_table(Path(args.pred).stem, metrics):
+        print(line)
+    print(f"Mean at threshold 0.10: {metrics['Mean@0.10']:.3f}")
+    print(f"Mean at threshold 0.11: {metrics['Mean@0.11']:.3f} (the column that is published as Mean@0.1)")
+    if args.json:
+        write_json(Path(args.json), metrics)
+        print(f"=> figures: {args.json}")
+    if args.plot:
+        plot_curve(pckh, predictions, truth, args.plot)
+        print(f"=> curve: {args.plot}")
+
+
+def plot_curve(pckh, predictions, truth, path: str) -> None:
+    """Draw PCKh of each column against the threshold."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from simplepose.errors import UserError
+
+    curve = pckh.pckh(predictions, truth, pckh.CURVE_THRESHOLDS)  # (T, K)
+    figure, axes = plt.subplots(figsize=(6, 4.5), constrained_layout=True)
+    for column, names in pckh.COLUMNS.items():
+        line = np.mean([curve[:, truth.joint_names.index(name)] for name in names], axis=0)
+        axes.plot(pckh.CURVE_THRESHOLDS, line, label=f"{column} {line[-1]:.1f}")
+    axes.set(xlabel="threshold (fraction of the head size)", ylabel="PCKh (%)", xlim=(0, 0.5), ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", fontsize=8)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot draw to {path}: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

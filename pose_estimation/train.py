@@ -1,0 +1,116 @@
+"""Train a PoseResNet on an experiment file."""
+
+from __future__ import annotations
+
+import sys
+
+import _init_paths  # noqa: F401
+from simplepose.cli import add_loop_flags, config_parser, parse_config
+from simplepose.errors import UserError, run_command
+
+EXAMPLES = """examples:
+  python pose_estimation/train.py --cfg experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml
+  python pose_estimation/train.py --cfg ... --workers 2 TRAIN.LR=5e-4 MODEL.IMAGE_SIZE=[192,256]
+  python -m paddle.distributed.launch --gpus 0,1 pose_estimation/train.py --cfg ...
+"""
+
+
+def main() -> int | None:
+    parser = config_parser(__doc__, EXAMPLES)
+    add_loop_flags(parser)
+    parser.add_argument("--batch_size", type=int, metavar="N", help="per device, TRAIN.BATCH_SIZE")
+    parser.add_argument("--resume_model", metavar="PATH", help="go on from this checkpoint file or run folder")
+    args, config = parse_config(parser)
+
+    from simplepose.runtime import start_paddle
+
+    settings = start_paddle()  # before anything else imports it
+    train(args, config, settings)
+
+
+def train(args, config, settings: str) -> None:
+    """Configuration, data, network, loop."""
+    import paddle
+
+    from simplepose import build, runtime
+    from simplepose.checkpoint import Progress, load_backbone, load_checkpoint, save_checkpoint, save_weights
+    from simplepose.config import dump_config, inert_warnings, model_name
+    from simplepose.engine import train_one_epoch
+    from simplepose.evaluation import evaluate_and_report
+    from simplepose.inference import paddle_network
+
+    run_folder = runtime.make_run_folder(config.OUTPUT_DIR, config.DATASET.DATASET, model_name(config), args.cfg)
+    resume = args.resume_model or (config.TRAIN.RESUME and (run_folder / "checkpoint").exists() and run_folder)
+    earlier = None if resume else runtime.set_aside(run_folder)
+    runtime.set_up_logging(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
+    logger = runtime.logger
+    device = runtime.set_device(config.GPUS)
+    runtime.set_cudnn(config.CUDNN.BENCHMARK, config.CUDNN.DETERMINISTIC)
+    runtime.set_seeds(config.TRAIN.SEED)
+    rank, num_ranks = runtime.ranks()
+    if num_ranks > 1:
+        paddle.distributed.init_parallel_env()
+    logger.info("=> simplepose %s, Paddle %s on %s. %s", runtime.git_commit(), paddle.__version__, device, settings)
+    if earlier:
+        logger.info(
+            "=> an earlier training was here; it is now in %s (TRAIN.RESUME=True goes on with one)", earlier.as_posix()
+        )
+    for warning in inert_warnings(config):
+        logger.warning("=> %s", warning)
+
+    train_loader = build.build_train_loader(config)
+    valid_loader = build.build_valid_loader(config)
+    evaluator = build.build_evaluator(
+        config, valid_loader.dataset.samples
+    )  # a missing gt_*.mat shows now, not after an epoch
+
+    model = build.build_model(config)
+    optimizer = build.build_optimizer(config, model, len(train_loader))
+    progress = Progress(epoch=config.TRAIN.BEGIN_EPOCH)
+    if resume:
+        progress = load_checkpoint(resume, model, optimizer)
+        logger.info("=> going on from %s at epoch %d", resume, progress.epoch)
+        if progress.epoch >= config.TRAIN.END_EPOCH:
+            raise UserError(
+                f"{resume} has finished epoch {progress.epoch - 1} and TRAIN.END_EPOCH is {config.TRAIN.END_EPOCH}; "
+                "raise it to train on"
+            )
+    elif config.MODEL.PRETRAINED:
+        count = load_backbone(model, config.MODEL.PRETRAINED)
+        logger.info("=> backbone: %d arrays from %s", count, config.MODEL.PRETRAINED)
+    if rank == 0:
+        (run_folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+
+    trained = paddle.DataParallel(model) if num_ranks > 1 else model
+    writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
+    pictures = build.build_debug_pictures(config, run_folder)
+    for epoch in range(progress.epoch, config.TRAIN.END_EPOCH):
+        figures = train_one_epoch(
+            trained, train_loader, optimizer, epoch, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
+            config.LOSS.USE_TARGET_WEIGHT, writer, pictures,
+        )  # fmt: skip
+        valid_figures, metrics = evaluate_and_report(
+            config, paddle_network(model), valid_loader, evaluator, run_folder, writer, epoch, pictures
+        )
+        progress.epoch = epoch + 1
+        progress.history.append({"epoch": epoch, **figures, **valid_figures, **metrics})
+        if rank != 0:
+            continue
+        logger.info("=> saving checkpoint to %s", run_folder.as_posix())
+        metadata = build.weights_metadata(config, epoch=epoch, metrics=metrics)
+        score = metrics.get(evaluator.primary, float(epoch))  # a set without labels: the newest is the best
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score, progress.best_epoch = score, epoch
+            save_weights(model, run_folder / "model_best.pdparams", metadata)
+        save_checkpoint(run_folder / "checkpoint", model, optimizer, progress)
+        runtime.write_json(run_folder / "history.json", progress.history)
+    if rank == 0:
+        save_weights(model, run_folder / "final_state.pdparams", metadata)
+        logger.info("=> saving final model state to %s", (run_folder / "final_state.pdparams").as_posix())
+        logger.info("=> best %s %.3f at epoch %d", evaluator.primary, progress.best_score, progress.best_epoch)
+    if writer is not None:
+        writer.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,46 @@
+"""Shared fixtures. Paddle is loaded the way the commands load it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from simplepose.runtime import start_paddle
+
+ROOT = Path(__file__).resolve().parent.parent
+start_paddle()
+
+
+@pytest.fixture(scope="session")
+def bundled(tmp_path_factory) -> Path:
+    """data/mpii.zip, unpacked: 8 training images with 15 persons, 8 validation images with 8."""
+    folder = tmp_path_factory.mktemp("bundled")
+    with zipfile.ZipFile(ROOT / "data" / "mpii.zip") as archive:
+        archive.extractall(folder)
+    return folder / "mpii"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs and annotations, or a visible skip."""
+    folder = Path(os.environ.get("POSE_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set POSE_REAL_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """Run `python pose_estimation/<command> ...` from the project's root; returns the finished process."""
+
+    def run(command: str, *args: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+        line = [sys.executable, str(ROOT / "pose_estimation" / command), *map(str, args)]
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
+
+    return run

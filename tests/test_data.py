@@ -1,0 +1,235 @@
+"""Annotations, augmentation and batches: the original's arithmetic, and the same figures at any worker count."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from simplepose.data.augment import AugmentationSettings, sample_augmentation
+from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.mpii import load_mpii
+from simplepose.data.sample import PoseSample, select_well_framed
+from simplepose.errors import UserError
+from simplepose.geometry import apply_affine
+from simplepose.heatmaps import HeatmapCodec, argmax_cells
+from simplepose.metrics.mean_pose import mean_pose, place_pose
+from simplepose.preprocessing import INPUT_FORMATS, read_image
+from simplepose.skeletons import MPII
+
+CODEC = HeatmapCodec((64, 64), (16, 16), 1)
+
+
+def write_annotations(root, entries, name="train"):
+    (root / "annot").mkdir(parents=True, exist_ok=True)
+    (root / "annot" / f"{name}.json").write_text(json.dumps(entries))
+
+
+def entry(**changes):
+    joints = [[10.0 + k, 20.0 + k] for k in range(16)]
+    return {"image": "a.jpg", "center": [100, 80], "scale": 2.0, "joints": joints, "joints_vis": [1] * 16, **changes}
+
+
+def test_mpii_by_hand(tmp_path):
+    write_annotations(tmp_path, [entry(), entry(center=[-1, 50])])
+    first, second = load_mpii(tmp_path, "train")
+    np.testing.assert_allclose(first.center, [99, 109])  # y: 80 + 15 * 2, then - 1 on both
+    np.testing.assert_allclose(first.size, 500)  # 2 * 1.25 * 200
+    np.testing.assert_allclose(first.joints[3], [12, 22])
+    assert first.image.endswith("/images/a.jpg")
+    np.testing.assert_allclose(second.center, [-2, 49])  # an unknown centre is neither dropped nor padded
+    np.testing.assert_allclose(second.size, 400)
+
+
+def test_a_test_set_carries_no_joints(tmp_path):
+    write_annotations(tmp_path, [{"image": "a.jpg", "center": [5, 5], "scale": 1}], "test")
+    assert not load_mpii(tmp_path, "test")[0].visible.any()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("{}", "holds a dict, expected a list"),
+        ("[]", "holds no persons"),
+        ([{"image": "a.jpg"}], "entry 0 has no 'center'"),
+        ([entry(joints=[[0, 0]] * 17, joints_vis=[1] * 17)], "17 joints .* the mpii skeleton has 16"),
+        ([entry(), entry(scale="big")], "entry 1 is malformed"),
+        ([entry(scale=0)], "give no crop"),
+        ([entry(center=[1])], "expected \\[x, y\\]"),
+        (["a"], "entry 0 is malformed"),
+    ],
+)
+def test_malformed_annotations_are_named(tmp_path, content, message):
+    (tmp_path / "annot").mkdir()
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "annot" / "train.json").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_mpii(tmp_path, "train")
+    assert "train.json" in str(caught.value)
+
+
+def test_missing_annotations_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such annotation file"):
+        load_mpii(tmp_path, "train")
+
+
+def test_zip_format_reads_the_same_crops(bundled, tmp_path):
+    (tmp_path / "annot").mkdir()
+    (tmp_path / "annot" / "train.json").write_bytes((bundled / "annot" / "train.json").read_bytes())
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for image in (bundled / "images").iterdir():
+            archive.write(image, image.name)
+    loose, zipped = load_mpii(bundled, "train"), load_mpii(tmp_path, "train", "zip")
+    for a, b in zip(loose, zipped):
+        np.testing.assert_array_equal(read_image(a.image), read_image(b.image))
+    with pytest.raises(UserError, match="no member 'none.jpg'"):
+        read_image(f"{tmp_path}/images.zip@none.jpg")
+
+
+def test_augmentation_follows_the_originals_distribution():
+    rng = np.random.default_rng(0)
+    drawn = [sample_augmentation(rng, AugmentationSettings(0.25, 30)) for _ in range(4000)]
+    scales = np.array([a.scale for a in drawn])
+    angles = np.array([a.rotation_deg for a in drawn])
+    assert (scales.min(), scales.max()) == (0.75, 1.25)
+    # Clipped at one deviation: 31.7% of a normal distribution lies beyond, half on each side.
+    assert np.mean(scales == 0.75) == pytest.approx(0.159, abs=0.02)
+    assert np.mean(angles == 0) == pytest.approx(0.4, abs=0.03)
+    assert np.abs(angles).max() == 60
+    assert angles[angles != 0].std() == pytest.approx(30, rel=0.08)
+    assert np.mean([a.flip for a in drawn]) == pytest.approx(0.5, abs=0.03)
+    assert not any(sample_augmentation(rng, AugmentationSettings(0.25, 30, flip=False)).flip for _ in range(50))
+
+
+def dataset_of(bundled, augmentation=None, seed=0):
+    return PoseDataset(load_mpii(bundled, "train"), MPII, CODEC, INPUT_FORMATS["bgr"], augmentation, seed)
+
+
+def test_a_flipped_crop_keeps_every_joint_on_its_pixel(tmp_path):
+    # Sixteen spots of different brightness: wherever augmentation puts them, label k must sit on spot k's mirror twin.
+    image = np.zeros((200, 200, 3), np.uint8)
+    joints = np.array([[40 + 40 * (k % 4), 40 + 40 * (k // 4)] for k in range(16)], float)
+    for k, (x, y) in enumerate(joints):
+        cv2.circle(image, (int(x), int(y)), 5, (100 + 10 * k,) * 3, -1)
+    cv2.imwrite(str(tmp_path / "spots.png"), image)
+    sample = PoseSample(str(tmp_path / "spots.png"), np.array([95.0, 105.0]), np.full(2, 220.0), joints, np.ones(16))
+    codec = HeatmapCodec((256, 256), (64, 64), 2)
+    dataset = PoseDataset([sample], MPII, codec, INPUT_FORMATS["bgr"], AugmentationSettings(0.2, 40))
+    flips = set()
+    for epoch in range(12):
+        crop, moved, _, affine = dataset.load_crop(0, epoch)
+        flipped = np.linalg.det(affine[:, :2]) < 0
+        flips.add(bool(flipped))
+        owner = MPII.flip_permutation if flipped else np.arange(16)
+        for k, (x, y) in enumerate(np.rint(moved).astype(int)):
+            if 0 <= x < 256 and 0 <= y < 256:
+                assert abs(int(crop[y, x, 0]) - (100 + 10 * owner[k])) <= 2
+    assert flips == {True, False}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_are_the_same_at_any_worker_count(bundled, workers):
+    dataset = dataset_of(bundled, AugmentationSettings())
+    sampler = BatchSampler(len(dataset), 4, shuffle=True, seed=7)
+    for epoch in range(2):
+        alone = list(BatchLoader(dataset, sampler, 0).epoch(epoch))
+        together = list(BatchLoader(dataset, sampler, workers).epoch(epoch))
+        assert len(alone) == len(together) == 4
+        for a, b in zip(alone, together):
+            for name in vars(a):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_seed_and_epoch_decide_the_augmentation(bundled):
+    crops = {
+        (seed, epoch): dataset_of(bundled, AugmentationSettings(), seed).load_batch([0, 1], epoch).images.tobytes()
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len(set(crops.values())) == 4
+    again = dataset_of(bundled, AugmentationSettings(), 1).load_batch([0, 1], 1).images.tobytes()
+    assert again == crops[1, 1]
+
+
+def test_batch_leads_back_to_the_annotation(bundled):
+    dataset = dataset_of(bundled)
+    batch = dataset.load_batch(range(len(dataset)))
+    cells, _ = argmax_cells(batch.heatmaps)
+    found = apply_affine(batch.to_image, cells * CODEC.stride_xy)
+    for row, sample in enumerate(dataset.samples):
+        drawn = batch.heatmaps[row].max(axis=(1, 2)) == 1
+        limit = sample.size[0] / 64 * 2 * np.sqrt(2) + 1e-6  # half a cell on each axis, in image pixels
+        assert np.linalg.norm(found[row] - sample.joints, axis=1)[drawn].max() <= limit
+
+
+@pytest.mark.parametrize(("length", "ranks"), [(10, 1), (10, 3), (2, 4), (7, 2)])
+def test_ranks_share_an_epoch_and_miss_nobody(length, ranks):
+    samplers = [BatchSampler(length, 2, True, 5, rank, ranks) for rank in range(ranks)]
+    rows = [[row for batch in sampler.batches(3) for row in batch] for sampler in samplers]
+    assert len({len(share) for share in rows}) == 1
+    assert {row for share in rows for row in share} == set(range(length))
+    assert all(len(sampler) == len(sampler.batches(3)) for sampler in samplers)
+
+
+def test_an_error_in_a_worker_arrives_as_itself(bundled, tmp_path):
+    dataset = dataset_of(bundled)
+    dataset.samples[9] = PoseSample(str(tmp_path / "gone.jpg"), np.zeros(2), np.ones(2), np.zeros((16, 2)), np.ones(16))
+    with pytest.raises(UserError, match=r"no such image: .*gone\.jpg"):
+        list(BatchLoader(dataset, BatchSampler(15, 4, False), 2).epoch())
+
+
+def test_select_data_by_hand():
+    def sample(offset):
+        joints = np.full((16, 2), 100.0)
+        return PoseSample("", np.array([100.0 + offset, 100]), np.full(2, 100.0), joints, np.ones(16))
+
+    # 16 joints: the bar is 0.6375; exp(-d^2 / (2 * 0.04 * 10000)) falls to it at d = 18.98.
+    assert [s.center[0] for s in select_well_framed([sample(18.9), sample(19.1)])] == [118.9]
+    hidden = PoseSample("", np.zeros(2), np.ones(2), np.zeros((16, 2)), np.zeros(16))
+    assert select_well_framed([hidden]) == []
+
+
+def test_mean_pose_by_hand():
+    def sample(center, width, joint, visible):
+        return PoseSample("", np.array(center, float), np.full(2, width), np.array([joint], float), np.array([visible]))
+
+    train = [sample([0, 0], 10, [5, 0], 1), sample([10, 10], 20, [10, 20], 1), sample([0, 0], 1, [99, 99], 0)]
+    np.testing.assert_allclose(mean_pose(train), [[0.25, 0.25]])
+    np.testing.assert_allclose(place_pose(mean_pose(train), [sample([100, 50], 40, [0, 0], 1)]), [[[110, 60]]])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "no such image"),
+        (lambda p: p.write_bytes(b""), "is empty"),
+        (lambda p: p.write_bytes(b"not an image"), "not an image that OpenCV can read"),
+        (lambda p: p.mkdir(), "is a folder"),
+    ],
+)
+def test_unreadable_images_are_named(tmp_path, make, message):
+    path = tmp_path / "picture.jpg"
+    make(path)
+    with pytest.raises(UserError, match=message):
+        read_image(path)
+
+
+def test_a_truncated_jpeg_is_refused_not_read_as_grey(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", noise)[1].tobytes()
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(data)
+    assert read_image(path).shape == (200, 300, 3)
+    path.write_bytes(data[: len(data) * 3 // 4])
+    with pytest.raises(UserError, match="truncated JPEG"):
+        read_image(path)
+
+
+def test_non_ascii_paths_and_grey_images(tmp_path):
+    path = tmp_path / "照片 é.png"
+    path.write_bytes(cv2.imencode(".png", np.full((4, 5), 7, np.uint8))[1].tobytes())
+    np.testing.assert_array_equal(read_image(path), np.full((4, 5, 3), 7))

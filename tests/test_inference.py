@@ -1,0 +1,93 @@
+"""The flip test and PosePredictor, with networks whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simplepose.heatmaps import HeatmapCodec
+from simplepose.inference import InferenceSettings, PosePredictor, predict_heatmaps
+from simplepose.preprocessing import INPUT_FORMATS, denormalize, normalize
+from simplepose.skeletons import COCO, MPII, SKELETONS
+
+
+def local_network(images: np.ndarray) -> np.ndarray:
+    """A network that sees no left or right: joint k is a fixed mix of the channels, pooled 4 x 4."""
+    num, _, height, width = images.shape
+    pooled = images.reshape(num, 3, height // 4, 4, width // 4, 4).mean(axis=(3, 5))
+    mix = np.random.default_rng(0).normal(size=(16, 3))
+    mix = mix + mix[MPII.flip_permutation]  # left and right alike, so that a mirror changes nothing but places
+    return np.einsum("kc,nchw->nkhw", mix, pooled)
+
+
+def test_flip_test_without_shift_is_equivariant():
+    # Averaging with the mirror: mirrored input must give exactly the mirrored, swapped output.
+    images = np.random.default_rng(1).normal(size=(2, 3, 32, 24))
+    settings = InferenceSettings(flip_test=True, shift_heatmap=False)
+    straight = predict_heatmaps(local_network, images, MPII.flip_permutation, settings)
+    mirrored = predict_heatmaps(local_network, images[..., ::-1], MPII.flip_permutation, settings)
+    np.testing.assert_array_equal(mirrored[:, MPII.flip_permutation, :, ::-1], straight)
+
+
+def test_flip_test_is_the_average_of_both_passes():
+    images = np.random.default_rng(2).normal(size=(1, 3, 8, 8))
+    asymmetric = lambda batch: local_network(batch) * np.arange(1, 3)  # noqa: E731
+    once = asymmetric(images)
+    flipped = asymmetric(images[..., ::-1])[:, MPII.flip_permutation, :, ::-1]
+    both = predict_heatmaps(asymmetric, images, MPII.flip_permutation, InferenceSettings(True, False))
+    np.testing.assert_allclose(both, (once + flipped) / 2)
+    alone = predict_heatmaps(asymmetric, images, MPII.flip_permutation, InferenceSettings(False))
+    np.testing.assert_array_equal(alone, once)
+
+
+@pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=lambda skeleton: skeleton.name)
+def test_skeletons_are_whole(skeleton):
+    permutation = skeleton.flip_permutation
+    np.testing.assert_array_equal(permutation[permutation], np.arange(skeleton.num_joints))
+    for index, name in enumerate(skeleton.joints):
+        swapped = name.replace("left_", "L").replace("right_", "left_").replace("L", "right_")
+        assert skeleton.joints[permutation[index]] == swapped
+    assert len(set(skeleton.joints)) == skeleton.num_joints
+    assert {joint for limb in skeleton.limbs for joint in limb} == set(skeleton.joints)
+
+
+def test_sigmas_fit_the_joints():
+    assert len(COCO.sigmas) == COCO.num_joints
+    assert COCO.sigmas[COCO.joints.index("left_hip")] == 0.107
+
+
+@pytest.mark.parametrize("size_wh", [(64, 64), (48, 64)])
+def test_predictor_finds_a_bright_pixel(size_wh):
+    # The "network" answers with the blue channel, pooled by 4: a white spot is every joint.
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[88:92, 148:152] = 255  # centre (149.5, 89.5)
+
+    def blue(images):
+        num, _, height, width = images.shape
+        pooled = images[:, :1].reshape(num, 1, height // 4, 4, width // 4, 4).mean(axis=(3, 5))
+        return np.repeat(pooled - images.min(), 16, axis=1)
+
+    codec = HeatmapCodec(size_wh, (size_wh[0] // 4, size_wh[1] // 4), 2)
+    predictor = PosePredictor(blue, MPII, codec, INPUT_FORMATS["bgr"])
+    boxes = [[130, 70, 40, 40], [100, 60, 60, 80]]
+    poses = predictor(image, boxes)
+    assert len(poses) == 2
+    for pose, box in zip(poses, boxes):
+        cell = max(box[2] / size_wh[0], box[3] / size_wh[1]) * 1.25 * 4  # image pixels per heatmap cell
+        assert np.abs(pose.keypoints - 149.5 * np.array([1, 0]) - 89.5 * np.array([0, 1])).max() < cell
+        assert (pose.scores > 0).all()
+    assert predictor(image, []) == []
+    np.testing.assert_array_equal(predictor(image)[0].box_xywh, [0, 0, 300, 200])
+
+
+@pytest.mark.parametrize("name", INPUT_FORMATS)
+def test_normalize_by_hand_and_back(name):
+    crops = np.zeros((1, 1, 2, 3), np.uint8)
+    crops[0, 0, 0] = 10, 20, 30  # B, G, R
+    input_format = INPUT_FORMATS[name]
+    images = normalize(crops, input_format)
+    assert images.shape == (1, 3, 1, 2)
+    first = {"bgr": 10 / 255, "rgb": 30 / 255, "humanposebl": 10}[name]
+    np.testing.assert_allclose(images[0, 0, 0, 0], (first - 0.485) / 0.229, rtol=1e-5)
+    np.testing.assert_allclose(images[0, 1, 0, 0], (20 / input_format.divisor - 0.456) / 0.224, rtol=1e-5)
+    np.testing.assert_array_equal(denormalize(images, input_format), crops)

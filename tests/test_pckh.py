@@ -1,0 +1,113 @@
+"""PCKh on arrays worked out by hand, and against the definition spelled out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simplepose.errors import UserError
+from simplepose.metrics.pckh import (
+    CURVE_THRESHOLDS,
+    PckhEvaluator,
+    PckhGroundTruth,
+    load_predictions,
+    pckh,
+    pckh_metrics,
+    pckh_table,
+)
+
+NAMES = ("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor",
+         "neck", "head", "rwri", "relb", "rsho", "lsho", "lelb", "lwri")  # fmt: skip
+
+
+def truth_of(num: int, head_size: float = 10.0) -> PckhGroundTruth:
+    joints = np.random.default_rng(0).uniform(50, 200, (num, 16, 2))
+    return PckhGroundTruth(NAMES, joints, np.ones((num, 16), bool), np.full(num, head_size))
+
+
+def test_perfect_predictions_score_100():
+    truth = truth_of(3)
+    metrics = pckh_metrics(truth.joints, truth)
+    assert all(value == 100 for value in metrics.values())
+
+
+def test_a_distance_of_exactly_half_a_head_counts():
+    truth = PckhGroundTruth(("head",), np.zeros((3, 1, 2)), np.ones((3, 1), bool), np.full(3, 10.0))
+    predictions = np.array([[[5.0, 0]], [[3.0, 4.0]], [[0, 5.0001]]])  # 5, 5 and a little more; half a head is 5
+    np.testing.assert_allclose(pckh(predictions, truth, np.array([0.5])), [[200 / 3]])
+
+
+def test_columns_and_mean_by_hand():
+    truth = truth_of(4)
+    predictions = truth.joints.copy()
+    predictions[:2, NAMES.index("lwri")] += 100  # left wrist: 2 of 4; right wrist: all -> 75
+    predictions[:, NAMES.index("pelv")] += 100  # in no column and not in the mean
+    metrics = pckh_metrics(predictions, truth)
+    assert metrics["Wrist"] == 75
+    assert metrics["Elbow"] == 100
+    assert metrics["Mean"] == pytest.approx(100 * (14 * 4 - 2) / (14 * 4))
+
+
+def test_the_mean_weights_joints_by_their_number():
+    truth = truth_of(4)
+    truth.labelled[1:, NAMES.index("head")] = False  # one head, wrong; 13 joints x 4, right
+    predictions = truth.joints.copy()
+    predictions[:, NAMES.index("head")] += 100
+    assert pckh_metrics(predictions, truth)["Mean"] == pytest.approx(100 * 52 / 53)
+
+
+def test_a_joint_labelled_nowhere_is_nan_and_out_of_the_mean():
+    truth = truth_of(2)
+    truth.labelled[:, [NAMES.index("lank"), NAMES.index("rank"), NAMES.index("lkne")]] = False
+    metrics = pckh_metrics(truth.joints, truth)
+    assert np.isnan(metrics["Ankle"])
+    assert metrics["Knee"] == 100  # the right one alone
+    assert metrics["Mean"] == 100
+
+
+def test_curve_is_the_definition():
+    rng = np.random.default_rng(5)
+    truth = truth_of(30)
+    truth.labelled[rng.random((30, 16)) < 0.3] = False
+    predictions = truth.joints + rng.normal(size=truth.joints.shape) * 3
+    curve = pckh(predictions, truth, CURVE_THRESHOLDS)
+    errors = np.linalg.norm(predictions - truth.joints, axis=-1) / truth.head_sizes[:, None]
+    for row, threshold in zip(curve, CURVE_THRESHOLDS):
+        for joint in range(16):
+            labelled = truth.labelled[:, joint]
+            assert row[joint] == pytest.approx(100 * (errors[labelled, joint] <= threshold).mean())
+
+
+def test_mean_at_a_tenth_is_printed_at_eleven_hundredths():
+    truth = truth_of(2)
+    predictions = truth.joints.copy()
+    predictions[..., 0] += 1.05  # 0.105 head sizes
+    metrics = pckh_metrics(predictions, truth)
+    assert (metrics["Mean@0.10"], metrics["Mean@0.11"]) == (0, 100)
+    lines = pckh_table("arch", metrics)
+    assert lines[0].endswith("| Mean | Mean@0.1 |")
+    assert lines[2].startswith("| arch | ")
+    assert lines[2].endswith("| 100.000 | 100.000 |")
+
+
+def test_predictions_of_another_set_are_refused():
+    truth = truth_of(3)
+    with pytest.raises(UserError, match="2 persons x 16 joints, the ground truth for 3 x 16"):
+        pckh_metrics(truth.joints[:2], truth)
+
+
+def test_evaluator_stores_by_row_and_saves_one_based(tmp_path):
+    truth = truth_of(5)
+    evaluator = PckhEvaluator(5, 16, truth)
+    zero_based = truth.joints - 1
+    for rows in ([3, 1], [0, 4, 2], [2]):  # any order, a row twice
+        evaluator.add(np.array(rows), zero_based[rows], np.ones((len(rows), 16)))
+    assert evaluator.compute(tmp_path)["Mean"] == 100
+    np.testing.assert_allclose(load_predictions(tmp_path / "pred.mat"), truth.joints)
+
+
+def test_evaluator_notices_a_person_without_prediction():
+    evaluator = PckhEvaluator(2, 16, truth_of(2))
+    evaluator.add(np.array([0]), np.zeros((1, 16, 2)), np.zeros((1, 16)))
+    with pytest.raises(RuntimeError, match="1 of 2"):
+        evaluator.compute()

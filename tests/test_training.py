@@ -1,0 +1,160 @@
+"""Loss, schedules, optimisers, checkpoints: each against figures worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from simplepose.checkpoint import Progress, load_backbone, load_checkpoint, load_weights, save_checkpoint, save_weights
+from simplepose.errors import UserError
+from simplepose.losses import joints_mse_loss
+from simplepose.models.pose_resnet import PoseResNet
+from simplepose.optim import build_optimizer, lr_schedule
+
+
+def small_network(joints: int = 3, depth: int = 18) -> PoseResNet:
+    return PoseResNet(depth, joints, deconv_filters=(8, 8, 8))
+
+
+def test_loss_by_hand():
+    predicted = paddle.to_tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # (1, 2, 1, 2)
+    target = paddle.zeros([1, 2, 1, 2])
+    # joint 0: (1 + 4) / 2 = 2.5, halved 1.25; joint 1: 9 / 2 = 4.5, halved 2.25; their mean 1.75
+    assert float(joints_mse_loss(predicted, target, None)) == 1.75
+    assert float(joints_mse_loss(predicted, target, paddle.to_tensor([[1.0, 0.0]]))) == 0.625
+
+
+def test_schedules_by_hand():
+    steps = lr_schedule("MultiStepDecay", 10, 8, [5, 7], 0.1)
+    assert [steps(i) for i in (0, 49)] == [1, 1]
+    assert [steps(i) for i in (50, 69)] == pytest.approx([0.1, 0.1])
+    assert steps(70) == pytest.approx(0.01)
+    polynomial = lr_schedule("PolynomialDecay", 10, 10)
+    assert [polynomial(i) for i in (0, 50, 100)] == pytest.approx([1, 0.5**0.9, 0])
+    cosine = lr_schedule("CosineAnnealingDecay", 10, 10)
+    assert [cosine(i) for i in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+    warm = lr_schedule("MultiStepDecay", 10, 10, [], warmup_iters=4)
+    assert [warm(i) for i in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+
+
+def one_step(kind, **options):
+    parameter = paddle.create_parameter([1], "float32", default_initializer=paddle.nn.initializer.Constant(2.0))
+    optimizer = build_optimizer(kind, [parameter], 0.1, lambda i: 1.0, **options)
+    for _ in range(2):
+        (3 * parameter).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    return parameter.item()
+
+
+def test_optimisers_by_hand():
+    # A constant gradient of 3. SGD, momentum 0.5: velocities 3 and 4.5, steps 0.3 and 0.45.
+    assert one_step("sgd", momentum=0.5) == pytest.approx(2 - 0.3 - 0.45)
+    assert one_step("sgd", momentum=0.0, weight_decay=0.5) == pytest.approx(1.6 - 0.1 * (3 + 0.8))
+    # Adam's step under a constant gradient is the rate itself, and weight decay is none of its business.
+    assert one_step("adam") == pytest.approx(1.8, abs=1e-4)
+    assert one_step("adam", weight_decay=0.5) == pytest.approx(1.8, abs=1e-4)
+    assert one_step("adamw", weight_decay=0.5) == pytest.approx((2 * 0.95 - 0.1) * 0.95 - 0.1, abs=1e-4)
+
+
+def train_steps(model, optimizer, first, count):
+    losses = []
+    model.train()
+    for step in range(first, first + count):
+        rng = np.random.default_rng(step)
+        images = paddle.to_tensor(rng.normal(size=(2, 3, 64, 64)).astype("float32"))
+        target = paddle.to_tensor(rng.random((2, 3, 16, 16)).astype("float32"))
+        loss = joints_mse_loss(model(images), target, None)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        optimizer._learning_rate.step()
+        losses.append(float(loss))
+    return losses
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_a_resumed_training_goes_on_as_if_nothing_had_happened(tmp_path, kind):
+    def start():
+        paddle.seed(0)
+        model = small_network()
+        schedule = lr_schedule("PolynomialDecay", 2, 3)
+        return model, build_optimizer(kind, model.parameters(), 0.01, schedule, 1e-4)
+
+    model, optimizer = start()
+    straight = train_steps(model, optimizer, 0, 6)
+
+    model, optimizer = start()
+    train_steps(model, optimizer, 0, 3)
+    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(3, 1.5, 2, [{"epoch": 2}]))
+    paddle.seed(99)
+    model = small_network()  # other weights, and other automatic parameter names
+    optimizer = build_optimizer(kind, model.parameters(), 0.01, lr_schedule("PolynomialDecay", 2, 3), 1e-4)
+    progress = load_checkpoint(tmp_path, model, optimizer)
+    assert progress == Progress(3, 1.5, 2, [{"epoch": 2}])
+    assert train_steps(model, optimizer, 3, 3) == straight[3:]
+
+
+@pytest.mark.parametrize("extension", [".pdparams", ".safetensors"])
+def test_weights_come_back_bit_for_bit(tmp_path, extension):
+    model, other = small_network(), small_network()
+    path = tmp_path / f"weights{extension}"
+    save_weights(model, path, {"arch": "x", "metrics": {"Mean": 1.5}})
+    assert load_weights(other, path)["metrics"] == {"Mean": 1.5}
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name].numpy(), tensor.numpy())
+
+
+def test_saved_weights_are_plain_paddle(tmp_path):
+    model, other = small_network(), small_network()
+    save_weights(model, tmp_path / "w.pdparams", {"arch": "x"})
+    other.set_state_dict(paddle.load(str(tmp_path / "w.pdparams")))
+    images = paddle.randn([1, 3, 64, 64])
+    model.eval(), other.eval()
+    np.testing.assert_array_equal(model(images).numpy(), other(images).numpy())
+
+
+def test_weights_of_another_network_are_explained(tmp_path):
+    save_weights(small_network(joints=3), tmp_path / "w.pdparams", {})
+    with pytest.raises(UserError, match="predicts 3 joints, this configuration 4"):
+        load_weights(small_network(joints=4), tmp_path / "w.pdparams")
+    with pytest.raises(UserError, match="holds a ResNet-18; this configuration asks for a ResNet-34"):
+        load_weights(small_network(depth=34), tmp_path / "w.pdparams")
+
+
+def test_a_pretrained_backbone_keeps_its_statistics(tmp_path):
+    source = small_network(joints=3)
+    source.train()
+    source(paddle.randn([2, 3, 64, 64]))  # moves the batch-norm statistics
+    save_weights(source, tmp_path / "w.pdparams", {})
+    model = small_network(joints=7)
+    head = model.final_layer.weight.numpy().copy()
+    load_backbone(model, tmp_path / "w.pdparams")
+    for name, tensor in source.backbone.state_dict().items():
+        np.testing.assert_array_equal(model.backbone.state_dict()[name].numpy(), tensor.numpy())
+    np.testing.assert_array_equal(model.final_layer.weight.numpy(), head)
+
+
+def test_weights_alone_are_no_checkpoint(tmp_path):
+    model = small_network()
+    save_weights(model, tmp_path / "w.pdparams", {})
+    optimizer = build_optimizer("adam", model.parameters(), 0.1, lambda i: 1.0)
+    with pytest.raises(UserError, match="not a training checkpoint"):
+        load_checkpoint(tmp_path / "w.pdparams", model, optimizer)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    model = small_network()
+    optimizer = build_optimizer("adam", model.parameters(), 0.1, lambda i: 1.0)
+    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(1))
+    before = (tmp_path / "checkpoint").read_bytes()
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("simplepose.checkpoint.pickle.dump", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(2))
+    assert (tmp_path / "checkpoint").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
