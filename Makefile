@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; d
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 PY := $(VENV)/bin/python
-MINI := experiments/mini/resnet18/96x96_d128x3_adam_lr1e-3.yaml
+MINI := experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
 
 .PHONY: quickstart test test-slow lint clean
 

@@ -2,7 +2,7 @@
 
 The persons are spread evenly over the experiment's TEST_SET; nobody is picked by hand. After `make quickstart`:
 
-    python images/draw_result.py --cfg experiments/mini/resnet18/96x96_d128x3_adam_lr1e-3.yaml
+    python images/draw_result.py --cfg experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
 """
 
 from __future__ import annotations
