@@ -1,0 +1,294 @@
+"""Weights: files of any known kind -> name -> numpy array in this project's names, and back.
+
+    weights = read_weights("pose_resnet_50_256x256.pth.tar")  # .pth, .pdparams, .safetensors alike
+    write_weights("pose_resnet_50_256x256.pdparams", weights.state, weights.metadata)
+
+Reading never runs code from the file (see `safe_pickle`), and nothing here imports Paddle or PyTorch. The
+readers of one format each are in `torch_files`, `paddle_files` and `safetensors_files`, the name maps in
+`names`, strict comparison in `report`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from simplepose.errors import UserError
+from simplepose.weights.names import (
+    INPUT_FORMATS,
+    SOURCES,
+    from_project,
+    infer_depth,
+    infer_joints,
+    recognise_source,
+    to_project,
+)
+from simplepose.weights.paddle_files import METADATA_KEY, read_paddle, write_paddle
+from simplepose.weights.report import LoadReport, compare, explain_mismatch
+from simplepose.weights.safe_pickle import shown
+from simplepose.weights.safetensors_files import read_safetensors, write_safetensors
+from simplepose.weights.torch_files import (
+    LEGACY_MAGIC,
+    read_torch,
+    read_torch_with_metadata,
+    widen_bfloat16,
+    write_torch,
+)
+
+__all__ = [
+    "INPUT_FORMATS",
+    "SOURCES",
+    "LoadReport",
+    "WeightFile",
+    "compare",
+    "explain_mismatch",
+    "from_project",
+    "infer_depth",
+    "infer_joints",
+    "read_paddle",
+    "read_pickle_checked",
+    "read_safetensors",
+    "read_torch",
+    "read_weights",
+    "recognise_source",
+    "to_project",
+    "write_paddle",
+    "write_safetensors",
+    "write_torch",
+    "write_weights",
+]
+
+CHECKPOINT_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net")
+COUNTERS_KEY = "num_batches_tracked"
+_LEGACY_HEAD = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")  # behind the two bytes of the pickle protocol
+_MAX_EXPANSION = 4  # bytes of tensors per byte of file; half precision widened to float32 makes 2
+
+
+@dataclass
+class WeightFile:
+    """What `read_weights` returns.
+
+    Attributes:
+        state: name -> array, float32 for every floating type; in this project's names where `source` is
+            known.
+        metadata: what this project saved beside the tensors, or "source" and "input_format" of a foreign
+            file.
+        file_format: "PyTorch (zip)", "PyTorch (legacy)", "Paddle" or "safetensors".
+        source: one of `SOURCES`, or "unknown" (the names are then the file's own).
+        dropped: names of the file that were left out, such as a classifier's.
+        notes: sentences about conversions of element types.
+    """
+
+    state: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+    file_format: str
+    source: str
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFile:
+    """Read weights of any known format and source; format and source are told from the content.
+
+    Args:
+        path: .pth, .pth.tar, .pt, .pdparams, .safetensors, or a training checkpoint that holds a state dict.
+        source: one of `SOURCES` to overrule recognition.
+    Raises:
+        UserError: not a weight file, damaged, asks to run code, or holds no tensors.
+    """
+    path = os.fspath(path)
+    if source is not None and source not in SOURCES:
+        raise UserError(f"{source} is not a known source of weights; known are {', '.join(SOURCES)}")
+    file_format = _file_format(path)
+    metadata_text: str | None = None
+    if file_format == "safetensors":
+        value, texts = read_safetensors(path)
+        metadata_text = texts.get(METADATA_KEY)
+    elif file_format == "Paddle":
+        value = read_paddle(path)
+    else:
+        value, metadata_text = read_torch_with_metadata(path)
+    raw = _find_state_dict(value, path)
+    if isinstance(raw.get(METADATA_KEY), str):
+        metadata_text = raw[METADATA_KEY]
+    metadata = _parse_metadata(metadata_text, path)
+
+    arrays = {name: array for name, array in raw.items() if isinstance(array, np.ndarray) and isinstance(name, str)}
+    dropped = [str(name) for name in raw if name not in arrays and name != METADATA_KEY]
+    arrays, notes = _as_float32(arrays, path, paddle=file_format == "Paddle")
+
+    recognised = source or recognise_source(arrays)
+    if recognised == "simplepose" and source is None and metadata_text is None and file_format == "Paddle":
+        recognised = "humanposebl"  # its names are ours; only this project's files carry metadata
+    if recognised is None:
+        return WeightFile(arrays, metadata, file_format, "unknown", dropped, notes)
+    renamed = to_project(arrays, recognised)
+    if metadata_text is None and recognised in INPUT_FORMATS:
+        metadata.update(source=recognised, input_format=INPUT_FORMATS[recognised])
+    if recognised not in ("simplepose", "humanposebl", "paddle-vision"):
+        metadata[COUNTERS_KEY] = _pack_counters(renamed.counters, renamed.state)
+    return WeightFile(renamed.state, metadata, file_format, recognised, dropped + renamed.dropped, notes)
+
+
+def write_weights(
+    path: str | os.PathLike, state: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write weights in the format that the extension names, all at once or not at all.
+
+    Args:
+        path: `.pdparams`, `.safetensors`, or `.pth` (PyTorch state dict in the original's names). The file
+            appears under this name only when it is complete; an existing one is replaced.
+        state: name -> array in this project's names.
+        metadata: anything JSON can hold. Its "num_batches_tracked" entry, which `read_weights` fills from a
+            PyTorch file, lets .pth -> .pdparams -> .pth return every tensor bit for bit.
+    Raises:
+        UserError: unknown extension, or the place cannot be written.
+    """
+    path = os.fspath(path)
+    extension = os.path.splitext(path)[1].lower()
+    if extension not in (".pdparams", ".safetensors", ".pth"):
+        raise UserError(f"cannot tell the format of {path}: its name should end in .pdparams, .safetensors or .pth")
+    metadata = dict(metadata or {})
+    text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+    temporary = f"{path}.{secrets.token_hex(4)}.part"
+    try:
+        with open(temporary, "xb") as stream:
+            permissions = os.fstat(stream.fileno()).st_mode & 0o777  # what the user's umask makes of a new file
+        if extension == ".pdparams":
+            write_paddle(temporary, state, text)
+        elif extension == ".safetensors":
+            write_safetensors(temporary, state, {METADATA_KEY: text})
+        else:
+            counters = _unpack_counters(metadata.get(COUNTERS_KEY), state)
+            write_torch(temporary, from_project(state, counters), text)
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.chmod(temporary, permissions)  # the package safetensors writes files that only their owner may read
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def read_pickle_checked(path: str | os.PathLike) -> Any:
+    """Read a `paddle.save` or pickle file of nested dicts, lists, numbers, text and arrays, running no code.
+
+    For this project's own `checkpoint` files. Tensors come back as arrays in their saved element type.
+    Raises UserError as `read_paddle` does.
+    """
+    path = os.fspath(path)
+    _file_format(path)  # friendlier words for files that are no pickles at all
+    return read_paddle(path)
+
+
+def _file_format(path: str) -> str:
+    """The name of the format, told from the first bytes."""
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder, not a weight file")
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(512)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if not head:
+        raise UserError(f"{path} is empty; was the download interrupted?")
+    if head[:2] == b"PK":
+        return "PyTorch (zip)"
+    if head[257:262] == b"ustar" or head[2:14] == _LEGACY_HEAD:
+        return "PyTorch (legacy)"
+    if head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5:
+        return "Paddle"
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a Git LFS pointer, not the weights themselves: run `git lfs pull`")
+    if head.lstrip()[:1] == b"<":
+        raise UserError(f"{path} is a web page, not a weight file; was the download redirected?")
+    raise UserError(f"{path} is not a weight file that is known here (PyTorch, Paddle or safetensors)")
+
+
+def _find_state_dict(value: Any, path: str) -> dict:
+    """The state dict itself, or the one inside a checkpoint ({"state_dict": ...}, {"model": ...}, ...)."""
+    for _ in range(3):
+        if not isinstance(value, dict):
+            break
+        if any(isinstance(item, np.ndarray) and isinstance(name, str) for name, item in value.items()):
+            return value
+        inner = [value[key] for key in CHECKPOINT_KEYS if isinstance(value.get(key), dict)]
+        if not inner:
+            break
+        value = inner[0]
+    raise UserError(f"{path} holds no state dict: neither tensors by name nor one of {', '.join(CHECKPOINT_KEYS)}")
+
+
+def _parse_metadata(text: str | None, path: str) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path} carries metadata that are not a JSON table")
+    return metadata
+
+
+def _as_float32(arrays: Mapping[str, np.ndarray], path: str, paddle: bool) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Contiguous arrays, every floating type as float32, with a sentence for each kind of conversion."""
+    declared = sum(array.size * max(array.itemsize, 4) for array in arrays.values())
+    size = os.path.getsize(path)
+    # Several names may share one storage or stride through it; copies of all must still follow the file's
+    # size.
+    if declared > _MAX_EXPANSION * size + (1 << 20):
+        raise UserError(f"refused: {path} declares {declared} bytes of tensors in a file of {size} bytes")
+    converted: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
+    for name, array in arrays.items():
+        kind = str(array.dtype)
+        if paddle and array.dtype == np.uint16:  # Paddle's way to hold bfloat16 in numpy
+            kind, converted[name] = "bfloat16", widen_bfloat16(np.asarray(array, order="C"))
+        elif array.dtype.kind == "f" and array.dtype != np.float32:
+            try:
+                with np.errstate(over="raise"):
+                    converted[name] = array.astype(np.float32, order="C")
+            except FloatingPointError:
+                raise UserError(f"{path} holds numbers too large for float32 in {shown(name)}") from None
+        elif array.dtype.kind in "fiub":
+            converted[name] = np.asarray(array, order="C")
+            continue
+        else:
+            raise UserError(f"{path} holds {shown(name)} of type {array.dtype}, which no network has")
+        counts[kind] = counts.get(kind, 0) + 1
+    return converted, [f"{count} tensors of type {kind} became float32" for kind, count in counts.items()]
+
+
+def _batch_norms(state: Mapping[str, np.ndarray]) -> list[str]:
+    return [name[: -len("._variance")] for name in state if name.endswith("._variance")]
+
+
+def _pack_counters(counters: Mapping[str, int], state: Mapping[str, np.ndarray]) -> Any:
+    """As JSON: one number if every batch norm has the same count, which is usual; else name -> count."""
+    values = set(counters.values())
+    if len(values) == 1 and set(counters) == set(_batch_norms(state)):
+        return values.pop()
+    return dict(counters)
+
+
+def _unpack_counters(packed: Any, state: Mapping[str, np.ndarray]) -> dict[str, int] | None:
+    if isinstance(packed, dict):
+        return {name: count for name, count in packed.items() if _is_count(count)}
+    return dict.fromkeys(_batch_norms(state), packed) if _is_count(packed) else None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63

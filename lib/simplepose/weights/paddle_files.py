@@ -1,0 +1,93 @@
+"""Paddle's `.pdparams` in numpy: reads what `paddle.save` wrote and writes what `paddle.load` accepts.
+
+`paddle.save` pickles a state dict of numpy arrays together with a table of internal parameter names, and a
+nested object with each tensor as `(internal name, array)`. bfloat16 arrays are stored as uint16 bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from simplepose.errors import UserError
+from simplepose.weights.pickle_writer import PickleWriter
+from simplepose.weights.safe_pickle import UNFORESEEN, Refused, check_sizes, damaged, load_pickle, refusal
+
+NAME_TABLE = "StructuredToParameterName@@"
+SLICES = "UnpackBigParamInfor@@"  # Paddle's own spelling
+METADATA_KEY = "simplepose"  # JSON text beside the arrays; `Layer.set_state_dict` reports it as unexpected, no more
+PICKLE_PROTOCOL = 4  # what paddle.save writes; protocols 2 and 3 cannot hold more than 4 GiB
+
+
+def read_paddle(path: str | os.PathLike) -> Any:
+    """Read a file that `paddle.save` wrote (state dict, optimiser state or nested object), running no code.
+
+    Returns:
+        Nested dicts, lists, numbers and text with a numpy array for every tensor. Arrays that Paddle cut into
+        slices (more than 1 GiB in protocol 2) are whole again; the table of internal names is left out.
+    Raises:
+        UserError: unreadable, damaged, or it asks for more than arrays need.
+    """
+    try:
+        with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            value = load_pickle(stream, size)
+        if isinstance(value, dict):
+            _join_slices(value, size)
+            value.pop(NAME_TABLE, None)
+    except Refused as reason:
+        raise refusal(path, reason) from None
+    except UNFORESEEN as error:
+        raise damaged(path, error) from None
+    except OSError as error:
+        raise UserError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
+    return value
+
+
+def _join_slices(state: dict, file_size: int) -> None:
+    information = state.pop(SLICES, None)
+    if information is None:
+        return
+    if not isinstance(information, dict):
+        raise Refused("describes its sliced arrays in an unusual way")
+    for name, entry in information.items():
+        parts = entry.get("slices") if isinstance(entry, dict) else None
+        shape = entry.get("OriginShape") if isinstance(entry, dict) else None
+        if not isinstance(parts, list) or not parts or len(set(map(str, parts))) != len(parts):
+            raise Refused("describes its sliced arrays in an unusual way")
+        arrays = [state.pop(part, None) if isinstance(part, str) else None for part in parts]
+        if not all(isinstance(array, np.ndarray) for array in arrays):
+            raise Refused("lacks a slice of a large array")
+        check_sizes(shape, "an array shape")
+        if sum(array.nbytes for array in arrays) > file_size:  # one array under several names
+            raise Refused("has slices larger than the file")
+        whole = np.concatenate([array.reshape(-1) for array in arrays])
+        if whole.size != np.prod(shape, dtype=np.float64):
+            raise Refused("has slices that do not add up to the array they belong to")
+        state[name] = whole.reshape(shape)
+
+
+def write_paddle(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray], metadata: str | None = None) -> None:
+    """Write a state dict that `paddle.load` and `Layer.set_state_dict` accept, bit for bit.
+
+    Args:
+        state_dict: name -> array.
+        metadata: JSON text, stored under the extra key "simplepose".
+    The arrays go straight to the file without a copy; numpy before and since version 2 can read them. The
+    same input gives the same bytes.
+    """
+    with open(path, "wb") as stream:
+        pickle = PickleWriter(stream, PICKLE_PROTOCOL)
+        pickle.raw(b"}")  # an empty dict, then its items
+        pickle.mark()
+        for name, value in state_dict.items():
+            pickle.text(name)
+            pickle.array(value)
+        if metadata is not None:
+            pickle.text(METADATA_KEY)
+            pickle.text(metadata)
+        pickle.set_items()
+        pickle.stop()
