@@ -74,10 +74,10 @@ def test_what_is_written_reads_back_bit_for_bit(tmp_path, extension):
         pytest.importorskip("safetensors")
     state = pose_state()
     path = str(tmp_path / f"weights{extension}")
-    write_weights(path, state, {"depth": 18, "input_format": "bgr", "skeleton": "人"})
+    write_weights(path, state, {"arch": "人", "config": {"MODEL.INPUT_FORMAT": "rgb"}})
     weights = read_weights(path)
     assert_same(weights.state, state, in_order=extension != ".safetensors")
-    assert weights.metadata["input_format"] == "bgr" and weights.metadata["skeleton"] == "人"
+    assert weights.metadata["arch"] == "人" and weights.description["MODEL.INPUT_FORMAT"] == "rgb"
     assert weights.source == ("microsoft" if extension == ".pth" else "simplepose")
     assert os.listdir(tmp_path) == [f"weights{extension}"]  # no temporary file is left
 
@@ -166,7 +166,8 @@ def test_unknown_names_are_kept_and_not_guessed(tmp_path):
 def test_the_earlier_ports_files_ask_for_their_own_input_format(tmp_path):
     write_paddle(tmp_path / "model_best.pdparams", pose_state())  # no metadata: not written by this project
     weights = read_weights(tmp_path / "model_best.pdparams")
-    assert weights.source == "humanposebl" and weights.metadata["input_format"] == "humanposebl"
+    assert weights.source == "humanposebl" and weights.description["MODEL.INPUT_FORMAT"] == "humanposebl"
+    assert "taken for weights of the earlier Paddle port" in weights.notes[0]
     assert read_weights(tmp_path / "model_best.pdparams", source="simplepose").metadata == {}
 
 

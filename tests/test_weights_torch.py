@@ -137,7 +137,7 @@ def test_to_paddle_and_back_loads_strictly_with_equal_bits(tmp_path, legacy):
     module.bn1.num_batches_tracked += 41
     save(module.state_dict(), tmp_path / "a.pth", legacy)
     first = read_weights(tmp_path / "a.pth")
-    assert first.source == "microsoft" and first.metadata["input_format"] == "bgr"
+    assert first.source == "microsoft" and first.metadata["config"] == {"MODEL.INPUT_FORMAT": "bgr"}
     write_weights(tmp_path / "b.pdparams", first.state, first.metadata)
     second = read_weights(tmp_path / "b.pdparams")
     write_weights(tmp_path / "c.pth", second.state, second.metadata)
