@@ -7,7 +7,8 @@ import pytest
 
 from simplepose.weights import from_project, read_torch, read_weights, write_torch, write_weights
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (tests/requirements-parity.txt)")
+pytestmark = pytest.mark.parity
 
 
 def save(value, path, legacy):
