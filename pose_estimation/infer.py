@@ -1,107 +1,156 @@
-"""Find the pose of a person in an image: a drawing, and the coordinates as JSON beside it."""
+"""Find the poses of people in images, videos or a camera: drawings, and the coordinates beside them."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import _init_paths  # noqa: F401
-from simplepose.cli import add_inference_flags, config_parser, parse_config_and_weights
+from simplepose.cli import add_inference_flags, config_parser, parse_flags
 from simplepose.errors import UserError, run_command
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from simplepose.boxes import BoxSource
+    from simplepose.inference import PosePredictor
+
 EXAMPLES = """examples:
-  python pose_estimation/infer.py --cfg experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml --img-file photo.jpg
-  python pose_estimation/infer.py --model-file weights.pdparams --img-file photo.jpg
-  python pose_estimation/infer.py --cfg ... --img-file group.jpg --bbox 35,20,180,400 --output out/group.png
+  python pose_estimation/infer.py --model-file posenet.onnx --img-file photo.jpg
+  python pose_estimation/infer.py --model-file best.pdparams --img-file us.jpg --bbox 35,20,180,400 --bbox 200,30,90,380
+  python pose_estimation/infer.py --model-file posenet.onnx --img-file photos/ --detector nanodet_m.onnx --output out/
+  python pose_estimation/infer.py --model-file posenet.onnx --img-file clip.mp4 --detector yolox_s.onnx --format coco
+  python pose_estimation/infer.py --model-file posenet.onnx --img-file 0 --show
 """
 
 
 def main() -> int | None:
     parser = config_parser(__doc__, EXAMPLES, needs_cfg=False)
     add_inference_flags(parser)
-    parser.add_argument("--img-file", required=True, metavar="FILE", help="the image")
-    parser.add_argument("--bbox", metavar="x,y,w,h", help="the person's box in pixels; default: the whole image")
-    parser.add_argument("--output", metavar="FILE", help="where to draw; default: <image name>_pose.jpg here")
-    parser.add_argument("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
-    parser.add_argument("--show", action="store_true", help="open a window with the drawing")
-    args, config, weights, notes = parse_config_and_weights(parser)
+    add = parser.add_argument
+    add("--img-file", required=True, metavar="SOURCE",
+        help="image, folder, glob in quotes, list file (.txt), video, or a camera's number")  # fmt: skip
+    add("--ignore-orientation", action="store_true", help="take pixels as stored, whatever EXIF says, as data sets do")
+    boxes = parser.add_mutually_exclusive_group()
+    boxes.add_argument("--bbox", action="append", metavar="x,y,w,h", help="a person's box in pixels; may be repeated")
+    boxes.add_argument("--bbox-file", metavar="FILE", help="boxes: COCO's results form, or CSV image,x,y,w,h,score")
+    boxes.add_argument("--detector", metavar="FILE", help="ONNX file of a person detector; default: the whole image")
+    add("--detector-type", metavar="TYPE", help="yolox, paddledetection, nanodet or fastestdet; default: recognised")
+    add("--det-thr", type=float, metavar="T", help="leave boxes below this score out; default: 0.3, files: all")
+    add("--output", metavar="PATH", help="file or folder for the drawings; default: <name>_pose... here")
+    add("--format", choices=("json", "coco", "csv", "npz"), default="json", help="coordinates; default: %(default)s")
+    add("--draw", action=argparse.BooleanOptionalAction, default=True, help="write drawings")
+    add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
+    add("--draw-ids", action="store_true", help="number the people")
+    add("--draw-scores", action="store_true", help="write each person's score")
+    add("--smooth", action="store_true", help="videos with one person: one-euro filter on every joint")
+    add("--batch-size", dest="people", type=int, default=16, metavar="N", help="people at once through the network")
+    add("--show", action="store_true", help="open a window with the drawing; q or Esc ends")
+    return infer(*parse_flags(parser))
 
-    from simplepose.runtime import start_paddle
 
-    start_paddle()  # before anything else imports it
+def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
+    """Source, boxes, network, outputs; frame by frame; what there is to say at the end.
+
+    Returns:
+        0, or 1 if an image of several failed.
+    """
+    from simplepose.outputs import Painter, choose_outputs
+    from simplepose.pipeline import Summary, find_poses
+    from simplepose.runtime import progress
+    from simplepose.smoothing import PoseSmoother
+    from simplepose.sources import open_source
+
+    source = open_source(args.img_file, args.ignore_orientation)
+    boxes = choose_boxes(args)
+    predictor = load_predictor(args, flags)
+    outputs = choose_outputs(source, predictor.skeleton, args.model_file, args.output, args.format, args.draw)
+    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_ids, args.draw_scores)
+    smoother = PoseSmoother(source.fps, args.kpt_thr) if args.smooth and source.is_video else None
+
+    summary = Summary(args.kpt_thr)
+    interrupted = False
+    results = find_poses(source, boxes, predictor, live=source.is_live)
+    try:
+        for frame, poses in progress(results, len(source) or None, "poses"):
+            if frame.failure and source.is_single:
+                raise UserError(frame.failure)
+            poses = smoother(poses) if smoother else poses
+            if frame.image is not None and (args.draw or args.show):
+                painter.draw(frame.image, poses)
+            for output in outputs:
+                output.add(frame, poses)
+            summary.add(frame, poses)
+            if args.show and frame.image is not None and not show(frame.image, wait=not source.is_video):
+                break
+    except KeyboardInterrupt:  # what is written so far stays whole
+        interrupted = True
+    finally:
+        results.close()
+        source.close()
+        for output in outputs:
+            output.close()
+    print(f"=> {summary}")
+    for output in outputs:
+        print(f"=> {output}")
+    if args.smooth and not smoother:
+        print("=> --smooth is for videos; nothing was smoothed")
+    elif smoother and smoother.skipped:
+        print(f"=> not smoothed: {smoother.skipped} frames with several people; it takes tracking to tell them apart")
+    for label, why in summary.failures:
+        print(f"failed: {label}: {why}", file=sys.stderr)
+    if interrupted:
+        raise KeyboardInterrupt
+    return 1 if summary.failures else 0
+
+
+def choose_boxes(args: argparse.Namespace) -> BoxSource:
+    """Where the people's boxes come from."""
+    from simplepose import boxes
+
+    if args.bbox:
+        return boxes.fixed_boxes(args.bbox)
+    if args.bbox_file:
+        return boxes.boxes_of_file(args.bbox_file, args.det_thr or 0.0)
+    if args.detector:
+        return boxes.detected_boxes(args.detector, args.detector_type, args.det_thr)
+    print("=> no --bbox, --bbox-file or --detector: the whole image counts as one person's box")
+    return boxes.whole_image
+
+
+def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredictor:
+    """The network of an ONNX file, which needs nothing else, or of weights and what is configured."""
+    from simplepose.inference import InferenceSettings, PosePredictor, load_pose_network
+
+    if (args.model_file or "").lower().endswith(".onnx"):
+        if args.cfg or args.overrides:
+            raise UserError(f"{args.model_file} says itself what it is; leave --cfg and SECTION.KEY=value out")
+        given = {key.removeprefix("TEST.").lower(): value for key, value in flags.items()}
+        settings = InferenceSettings(**{name: given[name] for name in vars(InferenceSettings()) if name in given})
+        return PosePredictor(load_pose_network(args.model_file), settings, args.people)
+
+    from simplepose import build, runtime
+
+    config, weights, notes = build.load_config_and_weights(args.cfg, args.overrides, flags)
+    runtime.start_paddle()  # before anything else imports it
     for note in notes:
         print(f"=> {note}")
-    infer(args, config, weights)
-
-
-def infer(args, config, weights) -> None:
-    """Image, box, network, drawing."""
-    from simplepose import build, runtime
-    from simplepose.checkpoint import load_weights
-    from simplepose.inference import PosePredictor, paddle_network
-    from simplepose.preprocessing import INPUT_FORMATS, read_image
-    from simplepose.visualize import draw_pose, write_image
-
-    image = read_image(args.img_file, apply_exif=True)
-    height, width = image.shape[:2]
-    box = parse_box(args.bbox, width, height)
-    output = Path(args.output or f"{Path(args.img_file).stem}_pose.jpg")
-
     runtime.set_device(config.GPUS)
-    model = build.build_model(config)
-    load_weights(model, weights)
-    skeleton = build.build_skeleton(config)
-    predictor = PosePredictor(
-        paddle_network(model),
-        skeleton,
-        build.build_codec(config),
-        INPUT_FORMATS[config.MODEL.INPUT_FORMAT],
-        build.build_inference_settings(config),
-    )
-    pose = predictor(image, [box])[0]
-
-    draw_pose(image, pose.keypoints, pose.scores, skeleton, args.kpt_thr)
-    write_image(output, image)
-    beside = output.with_suffix(".json")
-    runtime.write_json(
-        beside,
-        {
-            "image": args.img_file,
-            "size": [width, height],
-            "model_file": weights.path,
-            "people": [
-                {
-                    "bbox": pose.box_xywh,
-                    "keypoints": {
-                        name: {"x": float(x), "y": float(y), "score": float(score)}
-                        for name, (x, y), score in zip(skeleton.joints, pose.keypoints, pose.scores)
-                    },
-                }
-            ],
-        },
-    )
-    if args.bbox is None:
-        print(f"=> no --bbox: the whole image, {width}x{height}, counts as the person's box")
-    print(f"=> {(pose.scores >= args.kpt_thr).sum()} of {skeleton.num_joints} joints score {args.kpt_thr} or more")
-    print(f"=> drawing: {output.as_posix()}  coordinates: {beside.as_posix()}")
-    if args.show:
-        import cv2
-
-        cv2.imshow("pose (any key closes)", image)
-        cv2.waitKey(0)
+    args.model_file = weights.path
+    network = build.build_pose_network(config, build.load_model(config, weights))
+    return PosePredictor(network, build.build_inference_settings(config), args.people)
 
 
-def parse_box(text: str | None, width: int, height: int) -> tuple[float, ...]:
-    """ "x,y,w,h" as numbers; the whole image for None. The box must touch the image."""
-    if text is None:
-        return 0, 0, width, height
+def show(image: np.ndarray, wait: bool) -> bool:
+    """Show a picture; whether to go on: not after q, Esc or closing an image."""
+    import cv2
+
     try:
-        x, y, w, h = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--bbox is {text!r}; write left,top,width,height in pixels, as --bbox 35,20,180,400") from None
-    if not (w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0):
-        raise UserError(f"--bbox {text} does not touch the image, which is {width}x{height} pixels")
-    return x, y, w, h
+        cv2.imshow("pose (q or Esc ends)", image)
+        return cv2.waitKey(0 if wait else 1) & 0xFF not in (ord("q"), 27)
+    except cv2.error:
+        raise UserError("--show: this OpenCV cannot open a window here; leave --show out") from None
 
 
 if __name__ == "__main__":

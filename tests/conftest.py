@@ -26,6 +26,31 @@ def bundled(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def posenet(tmp_path_factory) -> tuple[Path, Path]:
+    """An untrained PoseResNet-18 for 64x96 crops, 16 joints: its weights, and the same exported as ONNX."""
+    import paddle
+
+    from simplepose import build
+    from simplepose.checkpoint import save_weights
+    from simplepose.config import load_config
+    from simplepose.export import export_onnx
+
+    folder = tmp_path_factory.mktemp("posenet")
+    (folder / "tiny.yaml").write_text(
+        "MODEL: {DEPTH: 18, IMAGE_SIZE: [64, 96], EXTRA: {SIGMA: 1, NUM_DECONV_FILTERS: [8, 8, 8]}}"
+    )
+    config = load_config(folder / "tiny.yaml")
+    paddle.seed(0)
+    model = build.build_model(config)
+    model.final_layer.weight.set_value(model.final_layer.weight * 300)  # heatmaps with peaks near 1
+    described = build.weights_metadata(config)
+    save_weights(model, folder / "tiny.pdparams", described)
+    described.update(build.build_pose_network(config, model).description())
+    export_onnx(model, folder / "tiny.onnx", described, (64, 96))
+    return folder / "tiny.pdparams", folder / "tiny.onnx"
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real photographs and annotations, or a visible skip."""
     folder = Path(os.environ.get("POSE_REAL_DATA", ROOT.parent / "shared" / "data"))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import InferenceSettings, PosePredictor, predict_heatmaps
+from simplepose.inference import InferenceSettings, PoseNetwork, PosePredictor, predict_heatmaps
 from simplepose.preprocessing import INPUT_FORMATS, denormalize, normalize
 from simplepose.skeletons import COCO, MPII, SKELETONS
 
@@ -68,7 +72,7 @@ def test_predictor_finds_a_bright_pixel(size_wh):
         return np.repeat(pooled - images.min(), 16, axis=1)
 
     codec = HeatmapCodec(size_wh, (size_wh[0] // 4, size_wh[1] // 4), 2)
-    predictor = PosePredictor(blue, MPII, codec, INPUT_FORMATS["bgr"])
+    predictor = PosePredictor(PoseNetwork(blue, MPII, codec, INPUT_FORMATS["bgr"]))
     boxes = [[130, 70, 40, 40], [100, 60, 60, 80]]
     poses = predictor(image, boxes)
     assert len(poses) == 2
@@ -77,7 +81,67 @@ def test_predictor_finds_a_bright_pixel(size_wh):
         assert np.abs(pose.keypoints - 149.5 * np.array([1, 0]) - 89.5 * np.array([0, 1])).max() < cell
         assert (pose.scores > 0).all()
     assert predictor(image, []) == []
-    np.testing.assert_array_equal(predictor(image)[0].box_xywh, [0, 0, 300, 200])
+    np.testing.assert_array_equal(predictor(image)[0].box, [0, 0, 300, 200])
+
+
+def blue_network(size_wh=(48, 64)) -> PoseNetwork:
+    """Every joint is where the blue channel, pooled by 4, is brightest; each joint a little less sure."""
+
+    def blue(images):
+        num, _, height, width = images.shape
+        pooled = images[:, :1].reshape(num, 1, height // 4, 4, width // 4, 4).mean(axis=(3, 5))
+        return (pooled / 4 + 0.6) * np.linspace(1, 0.5, 16, dtype=np.float32)[None, :, None, None]
+
+    return PoseNetwork(blue, MPII, HeatmapCodec(size_wh, (size_wh[0] // 4, size_wh[1] // 4), 2), INPUT_FORMATS["bgr"])
+
+
+def test_a_description_survives_json():
+    for name, skeleton in SKELETONS.items():
+        network = PoseNetwork(None, skeleton, HeatmapCodec((192, 256), (48, 64), 2.0), INPUT_FORMATS["rgb"])
+        described = json.loads(json.dumps(network.description()))
+        assert PoseNetwork.from_description(None, described, name) == network
+        assert described["input"]["channels"] == "rgb"
+        del described["sigma"]
+        with pytest.raises(UserError, match=r"net\.onnx describes its network incompletely .*sigma"):
+            PoseNetwork.from_description(None, described, "net.onnx")
+
+
+def test_people_of_several_images_go_through_the_network_together():
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (80, 90, 3), dtype=np.uint8) for _ in range(3)]
+    boxes = [[[0, 0, 40, 50], [5, 6, 60, 70]], [], [[10, 10, 30, 30], [0, 0, 90, 80], [20, 5, 50, 60]]]
+    sizes = []
+    network = blue_network()
+
+    def counting(batch):
+        sizes.append(len(batch))
+        return network.run(batch)
+
+    together = PosePredictor(replace(network, run=counting), batch_size=4)
+    poses = together.predict([together.crop(*pair) for pair in zip(images, boxes)])
+    assert sizes == [4, 1]
+    assert [len(people) for people in poses] == [2, 0, 3]
+    for image, own, found in zip(images, boxes, poses):
+        for box, pose in zip(own, found):
+            (alone,) = PosePredictor(network)(image, [box])
+            np.testing.assert_array_equal(pose.keypoints, alone.keypoints)
+            np.testing.assert_array_equal(pose.box, box)
+
+
+def test_a_persons_score_is_the_boxs_times_the_mean_of_the_positive_joints():
+    heatmaps = np.zeros((1, 16, 4, 4), np.float32)
+    heatmaps[0, 0, 1, 1], heatmaps[0, 1, 2, 2] = 0.8, 0.4
+    network = PoseNetwork(lambda images: heatmaps, MPII, HeatmapCodec((16, 16), (4, 4), 1), INPUT_FORMATS["bgr"])
+    (pose,) = PosePredictor(network)(np.zeros((9, 9, 3), np.uint8), [[0, 0, 9, 9]], box_scores=[0.5])
+    assert pose.score == pytest.approx(0.5 * (0.8 + 0.4) / 2)
+
+
+def test_the_package_hands_out_the_predictor_when_asked():
+    import simplepose
+
+    assert simplepose.PosePredictor is PosePredictor
+    with pytest.raises(AttributeError):
+        simplepose.PosePredictr  # noqa: B018
 
 
 @pytest.mark.parametrize("name", INPUT_FORMATS)

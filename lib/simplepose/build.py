@@ -14,7 +14,7 @@ from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, select_well_framed
 from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import InferenceSettings
+from simplepose.inference import InferenceSettings, PoseNetwork
 from simplepose.metrics.pckh import PckhEvaluator, load_pckh_ground_truth
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.runtime import ranks
@@ -59,6 +59,23 @@ def build_model(config: EasyDict) -> PoseResNet:
         deconv_bias=extra.DECONV_WITH_BIAS,
         final_kernel=extra.FINAL_CONV_KERNEL,
     )
+
+
+def load_model(config: EasyDict, weights: WeightFile) -> PoseResNet:
+    """The network with these weights, every name and shape of them."""
+    from simplepose.checkpoint import load_weights
+
+    model = build_model(config)
+    load_weights(model, weights)
+    return model
+
+
+def build_pose_network(config: EasyDict, model: PoseResNet) -> PoseNetwork:
+    """A network, and what the configuration says about feeding and reading it."""
+    from simplepose.inference import paddle_network
+
+    input_format = INPUT_FORMATS[config.MODEL.INPUT_FORMAT]
+    return PoseNetwork(paddle_network(model), build_skeleton(config), build_codec(config), input_format)
 
 
 def build_samples(config: EasyDict, image_set: str) -> list[PoseSample]:

@@ -60,7 +60,7 @@ FLAG_KEYS = {
 
 def parse_config(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, EasyDict]:
     """Parse the command line and load the configuration it names; flags win over SECTION.KEY=value."""
-    args, flags = _parse(parser)
+    args, flags = parse_flags(parser)
 
     from simplepose.config import load_config  # here, so that --help loads nothing heavy
 
@@ -71,14 +71,14 @@ def parse_config_and_weights(
     parser: argparse.ArgumentParser,
 ) -> tuple[argparse.Namespace, EasyDict, WeightFile, list[str]]:
     """As `parse_config`, with the weights to use and with lines about them; see `build.load_config_and_weights`."""
-    args, flags = _parse(parser)
+    args, flags = parse_flags(parser)
 
     from simplepose.build import load_config_and_weights
 
     return args, *load_config_and_weights(args.cfg, args.overrides, flags)
 
 
-def _parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict[str, Any]]:
+def parse_flags(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The arguments, and those of them that stand for a configuration key, by key."""
     args = parser.parse_intermixed_args()
     flags = {key: getattr(args, flag, None) for flag, key in FLAG_KEYS.items()}

@@ -1,17 +1,27 @@
-"""Inference: the flip test, and PosePredictor, over any function that turns images into heatmaps."""
+"""Inference: the flip test, and PosePredictor, over any function that turns images into heatmaps.
+
+That function is a `Network`; Paddle and ONNX Runtime each make one. Nothing here imports Paddle unless it is given
+weights that need it.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable
+from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 
+from simplepose.errors import UserError
 from simplepose.geometry import apply_affine, box_to_crop, crop_affine, invert_affine
 from simplepose.heatmaps import HeatmapCodec, flip_heatmaps
-from simplepose.preprocessing import InputFormat, crop_image, normalize
+from simplepose.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputFormat, crop_image, normalize
 from simplepose.skeletons import Skeleton
+
+logger = logging.getLogger("simplepose")
 
 Network = Callable[[np.ndarray], np.ndarray]  # (N, 3, H, W) float32 -> (N, K, h, w) float32
 
@@ -45,70 +55,218 @@ def predict_heatmaps(
 
 
 @dataclass(frozen=True)
+class PoseNetwork:
+    """A network, and what it takes to feed it and to read its heatmaps.
+
+    Attributes:
+        run: (N, 3, H, W) float32 -> (N, K, h, w) float32.
+        skeleton, codec, input_format: those the network was trained with.
+    """
+
+    run: Network
+    skeleton: Skeleton
+    codec: HeatmapCodec
+    input_format: InputFormat
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the network itself, as JSON takes it; an exported network carries this."""
+        skeleton, codec, input_format = self.skeleton, self.codec, self.input_format
+        return {
+            "skeleton": {
+                "name": skeleton.name,
+                "joints": skeleton.joints,
+                "pairs": skeleton.pairs,
+                "limbs": skeleton.limbs,
+                "sigmas": skeleton.sigmas,
+            },
+            "flip_permutation": skeleton.flip_permutation.tolist(),  # for readers in other languages
+            "image_size_wh": codec.image_size_wh,
+            "heatmap_size_wh": codec.heatmap_size_wh,
+            "sigma": codec.sigma,
+            "input": {
+                "channels": "rgb" if input_format.rgb else "bgr",
+                "divisor": input_format.divisor,
+                "mean": IMAGENET_MEAN,
+                "std": IMAGENET_STD,
+            },
+        }
+
+    @classmethod
+    def from_description(cls, run: Network, described: dict[str, Any], where: str | os.PathLike) -> PoseNetwork:
+        """The other direction of `description`.
+
+        Raises:
+            UserError: something is missing or makes no sense; `where` names the file.
+        """
+        try:
+            skeleton, pixels = described["skeleton"], described["input"]
+            return cls(
+                run,
+                Skeleton(
+                    skeleton["name"],
+                    tuple(skeleton["joints"]),
+                    tuple((left, right) for left, right in skeleton["pairs"]),
+                    tuple((start, end) for start, end in skeleton["limbs"]),
+                    tuple(skeleton["sigmas"]),
+                ),
+                HeatmapCodec(
+                    tuple(described["image_size_wh"]), tuple(described["heatmap_size_wh"]), described["sigma"]
+                ),
+                InputFormat({"rgb": True, "bgr": False}[pixels["channels"]], float(pixels["divisor"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{where} describes its network incompletely ({error!r}); export it again") from None
+
+
+def load_pose_network(path: str | os.PathLike) -> PoseNetwork:
+    """The network of a file: ONNX through ONNX Runtime, anything else as weights through Paddle.
+
+    Raises:
+        UserError: missing or unreadable file, or one that does not say what its network is.
+    """
+    if Path(path).suffix.lower() == ".onnx":
+        from simplepose.onnx_runtime import OnnxNetwork, open_session, read_metadata
+
+        session = open_session(path)
+        return PoseNetwork.from_description(OnnxNetwork(session), read_metadata(session, path), path)
+    from simplepose.runtime import start_paddle
+
+    start_paddle()
+    from simplepose.build import build_pose_network, load_config_and_weights, load_model
+
+    config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
+    for note in notes:
+        logger.warning("%s", note)
+    return build_pose_network(config, load_model(config, weights))
+
+
+@dataclass(frozen=True)
 class Pose:
     """One person.
 
     Attributes:
         keypoints: (K, 2) image pixels, 0-based (x, y).
         scores: (K,) heatmap maxima, about 0 to 1.
-        box_xywh: (4,) the box that was asked about.
+        box: (4,) left, top, width, height in pixels, as asked about.
+        score: the box's score times the mean of the positive keypoint scores (COCO's rescoring).
     """
 
     keypoints: np.ndarray
     scores: np.ndarray
-    box_xywh: np.ndarray
+    box: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The people of one image, ready for the network.
+
+    Attributes:
+        images: (P, 3, H, W) float32.
+        to_image: (P, 2, 3) affines from network input pixels to image pixels.
+        boxes: (P, 4) left, top, width, height in image pixels.
+        box_scores: (P,).
+    """
+
+    images: np.ndarray
+    to_image: np.ndarray
+    boxes: np.ndarray
+    box_scores: np.ndarray
 
 
 class PosePredictor:
-    """Poses of the people in an image, given their boxes.
+    """Poses of the people in images, given their boxes.
 
     Args:
-        network: (N, 3, H, W) float32 -> (N, K, h, w).
-        skeleton, codec, input_format: those the network was trained with.
+        network: an ONNX file of pose_estimation/export.py (Paddle is not needed), a weight file, or a `PoseNetwork`.
         settings: flip test and decoding.
+        batch_size: at most so many people go through the network at once.
+
+    Raises:
+        UserError: missing or unreadable file, or one that does not say what its network is.
     """
 
     def __init__(
         self,
-        network: Network,
-        skeleton: Skeleton,
-        codec: HeatmapCodec,
-        input_format: InputFormat,
+        network: str | os.PathLike | PoseNetwork,
         settings: InferenceSettings = InferenceSettings(),
+        batch_size: int = 16,
     ):
+        if not isinstance(network, PoseNetwork):
+            network = load_pose_network(network)
         self.network = network
-        self.skeleton = skeleton
-        self.codec = codec
-        self.input_format = input_format
         self.settings = settings
+        self.batch_size = batch_size
 
-    def __call__(self, image: np.ndarray, boxes_xywh: Sequence[Sequence[float]] | None = None) -> list[Pose]:
+    @property
+    def skeleton(self) -> Skeleton:
+        return self.network.skeleton
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        boxes_xywh: Sequence[Sequence[float]] | None = None,
+        box_scores: Sequence[float] | None = None,
+    ) -> list[Pose]:
         """Find a pose in each box.
 
         Args:
             image: (H, W, 3) uint8, BGR.
             boxes_xywh: (P, 4) left, top, width, height in pixels; None asks about the whole image.
+            box_scores: (P,), 1 each by default.
 
         Returns:
             P poses, in the order of the boxes.
         """
+        return self.predict([self.crop(image, boxes_xywh, box_scores)])[0]
+
+    def crop(
+        self,
+        image: np.ndarray,
+        boxes_xywh: Sequence[Sequence[float]] | None = None,
+        box_scores: Sequence[float] | None = None,
+    ) -> Crops:
+        """The first half of a call: cut the people out of one image. Arguments as there."""
         if boxes_xywh is None:
             height, width = image.shape[:2]
             boxes_xywh = [(0, 0, width, height)]
         boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-        if not len(boxes):
-            return []
-        size_wh = self.codec.image_size_wh
-        affines = []
-        for box in boxes:
+        size_wh = self.network.codec.image_size_wh
+        affines = np.empty((len(boxes), 2, 3))
+        crops = np.empty((len(boxes), size_wh[1], size_wh[0], 3), np.uint8)
+        for index, box in enumerate(boxes):
             center, size = box_to_crop(box, aspect_ratio=size_wh[0] / size_wh[1])
-            affines.append(crop_affine(center, size[0], 0.0, size_wh))
-        crops = np.stack([crop_image(image, affine, size_wh) for affine in affines])  # (P, H, W, 3)
-        images = normalize(crops, self.input_format)  # (P, 3, H, W)
-        heatmaps = predict_heatmaps(self.network, images, self.skeleton.flip_permutation, self.settings)
-        joints, scores = self.codec.decode(heatmaps, self.settings.post_process)  # (P, K, 2), (P, K)
-        keypoints = apply_affine(invert_affine(np.stack(affines)), joints)
-        return [Pose(*person) for person in zip(keypoints, scores, boxes)]
+            affines[index] = crop_affine(center, size[0], 0.0, size_wh)
+            crops[index] = crop_image(image, affines[index], size_wh)
+        scores = np.ones(len(boxes)) if box_scores is None else np.asarray(box_scores, dtype=np.float64)
+        return Crops(normalize(crops, self.network.input_format), invert_affine(affines), boxes, scores)
+
+    def predict(self, people: Sequence[Crops]) -> list[list[Pose]]:
+        """The second half: the people of several images through the network together.
+
+        Returns:
+            For each image its poses, in the order of the boxes.
+        """
+        images = np.concatenate([crops.images for crops in people])  # (N, 3, H, W), N people in all images
+        poses = iter(self._predict(images, people))
+        return [[next(poses) for _ in crops.boxes] for crops in people]
+
+    def _predict(self, images: np.ndarray, people: Sequence[Crops]) -> list[Pose]:
+        network, settings = self.network, self.settings
+        found = []
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            heatmaps = predict_heatmaps(network.run, batch, network.skeleton.flip_permutation, settings)
+            found.append(network.codec.decode(heatmaps, settings.post_process))
+        if not found:
+            return []
+        joints, scores = (np.concatenate(parts) for parts in zip(*found))  # (N, K, 2), (N, K)
+        keypoints = apply_affine(np.concatenate([crops.to_image for crops in people]), joints)
+        boxes = np.concatenate([crops.boxes for crops in people])
+        positive = scores > 0
+        mean = np.where(positive, scores, 0).sum(axis=1) / np.maximum(positive.sum(axis=1), 1)
+        pose_scores = np.concatenate([crops.box_scores for crops in people]) * mean
+        return [Pose(*person) for person in zip(keypoints, scores, boxes, pose_scores.tolist())]
 
 
 def paddle_network(model) -> Network:

@@ -53,6 +53,26 @@ def draw_pose(
         cv2.circle(image, points[index], thickness + 1, side_color(skeleton.joints[index]), -1, cv2.LINE_AA)
 
 
+def draw_label(image: np.ndarray, box_xywh: np.ndarray, text: str) -> None:
+    """Draw a box with a line of text above its left corner, in place.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        box_xywh: (4,) pixels.
+    """
+    x, y, width, height = (float(value) for value in np.clip(box_xywh, -32768, 32767))
+    scale = float(np.clip(min(width, height) / 200, 0.4, 3))
+    thickness = max(1, round(scale))
+    corners = (round(x), round(y)), (round(x + width), round(y + height))
+    cv2.rectangle(image, *corners, MIDDLE_COLOR, thickness, cv2.LINE_AA)
+    (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    left, bottom = max(0, round(x)), max(text_height + below, round(y))
+    cv2.rectangle(image, (left, bottom - text_height - below), (left + text_width, bottom), OUTLINE_COLOR, -1)
+    cv2.putText(
+        image, text, (left, bottom - below), cv2.FONT_HERSHEY_SIMPLEX, scale, MIDDLE_COLOR, thickness, cv2.LINE_AA
+    )
+
+
 def draw_crops(crops: np.ndarray, joints: np.ndarray, shown: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """A grid of crops with their joints.
 

@@ -1,0 +1,150 @@
+"""Whose pose: boxes from the command line, from a file, from a detector, or the whole image.
+
+A box source takes a `Frame` and returns boxes (P, 4) as left, top, width, height in pixels, and scores (P,).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from simplepose.errors import UserError
+from simplepose.sources import Frame
+
+BoxSource = Callable[[Frame], tuple[np.ndarray, np.ndarray]]
+
+PERSON_CATEGORY = 1  # of COCO's results
+CSV_COLUMNS = ("image", "x", "y", "w", "h")  # and "score", if it is there
+
+
+def whole_image(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """The image itself as the only box."""
+    height, width = frame.image.shape[:2]
+    return np.array([[0.0, 0.0, width, height]]), np.ones(1)
+
+
+def fixed_boxes(texts: Sequence[str]) -> BoxSource:
+    """The boxes of --bbox, the same in every image.
+
+    Raises:
+        UserError: not four numbers; and from the source, a box that does not touch the image.
+    """
+    boxes = np.array([_parse_box(text) for text in texts])
+
+    def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        height, width = frame.image.shape[:2]
+        for text, box in zip(texts, boxes):
+            if not touches(box, width, height):
+                raise UserError(f"--bbox {text} does not touch the image, which is {width}x{height} pixels")
+        return boxes, np.ones(len(boxes))
+
+    return source
+
+
+def touches(box: Sequence[float], width: int, height: int) -> bool:
+    """Whether a box (left, top, width, height) has an area and shares some of it with the image."""
+    x, y, w, h = box
+    return bool(np.isfinite(box).all() and w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0)
+
+
+def boxes_of_file(path: str | os.PathLike, min_score: float = 0.0) -> BoxSource:
+    """The boxes of --bbox-file.
+
+    Args:
+        path: COCO's results form (a JSON list of image_id, category_id, bbox, score; persons count), or CSV with the
+            columns image,x,y,w,h and perhaps score. `image_id` and `image` are a file name with or without its
+            extension, a number that the file name spells (139 for 000000000139.jpg), or a video's frame number,
+            from 0.
+        min_score: boxes below are left out.
+
+    Raises:
+        UserError: unreadable file or entry; and from the source, a box that does not touch the image.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path} (--bbox-file)") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is neither JSON nor CSV text") from None
+    rows = _rows_of_json(text, path) if text.lstrip()[:1] in ("[", "{") else _rows_of_csv(text, path)
+    table = defaultdict(list)
+    for number, (image, box, score) in enumerate(rows):
+        try:
+            values = [float(value) for value in (*box, score)]
+            if len(values) != 5:
+                raise ValueError
+        except (TypeError, ValueError):
+            raise UserError(f"{path}: entry {number} has the box {box!r} and score {score!r}; write numbers") from None
+        if values[4] >= min_score:
+            table[str(image)].append(values)
+
+    def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        height, width = frame.image.shape[:2]
+        found = next((table[key] for key in image_keys(frame) if key in table), [])
+        for box in found:
+            if not touches(box[:4], width, height):
+                raise UserError(f"box {box[:4]} of {path} does not touch the image, which is {width}x{height} pixels")
+        rows = np.array(found, dtype=np.float64).reshape(-1, 5)
+        return rows[:, :4], rows[:, 4]
+
+    return source
+
+
+def detected_boxes(path: str | os.PathLike, kind: str | None = None, min_score: float | None = None) -> BoxSource:
+    """The boxes of a person detector; arguments as `PersonDetector` takes them."""
+    from simplepose.detectors import MIN_SCORE, PersonDetector
+
+    detector = PersonDetector(path, kind, MIN_SCORE if min_score is None else min_score)
+    return lambda frame: detector(frame.image)
+
+
+def image_keys(frame: Frame) -> list[str]:
+    """What a box file may call this image, best first."""
+    file = Path(frame.name)
+    if frame.is_video:
+        return [str(frame.index)]
+    number = [str(int(file.stem))] if file.stem.isdecimal() else []
+    return [frame.name, file.name, file.stem, *number]
+
+
+def _parse_box(text: str) -> list[float]:
+    try:
+        x, y, w, h = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--bbox is {text!r}; write left,top,width,height in pixels, as --bbox 35,20,180,400") from None
+    return [x, y, w, h]
+
+
+def _rows_of_json(text: str, path: Path) -> list[tuple]:
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(entries, list):
+        raise UserError(f"{path} is not in COCO's results form, a list of image_id, category_id, bbox and score")
+    try:
+        return [
+            (entry["image_id"], entry["bbox"], entry.get("score", 1.0))
+            for entry in entries
+            if entry.get("category_id", PERSON_CATEGORY) == PERSON_CATEGORY
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: an entry lacks image_id or bbox; COCO's results form has both") from None
+
+
+def _rows_of_csv(text: str, path: Path) -> list[tuple]:
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]}; its first line should be {','.join(CSV_COLUMNS)},score")
+    return [(row["image"], [row[column] for column in CSV_COLUMNS[1:]], row.get("score") or 1.0) for row in reader]

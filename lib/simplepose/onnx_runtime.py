@@ -1,0 +1,76 @@
+"""ONNX files through ONNX Runtime: sessions, the description that an exported network carries, networks.
+
+Nothing here imports Paddle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simplepose.errors import UserError
+from simplepose.runtime import available_cores
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+METADATA_KEY = "simplepose"  # of the model's metadata_props; its value is JSON text
+
+
+def open_session(path: str | os.PathLike) -> InferenceSession:
+    """Open an ONNX file on the CPU, with as many threads as there are cores to use.
+
+    Raises:
+        UserError: missing or unreadable file, or ONNX Runtime is not installed.
+    """
+    path = Path(path)
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"{path} needs ONNX Runtime: python -m pip install onnxruntime") from None
+    if not path.is_file():
+        raise UserError(f"no such ONNX file: {path}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    options.log_severity_level = 3  # errors; detectors of the wild cause hundreds of warnings
+    # Threads of one network that wait by spinning take the core that the other network and the decoder need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own classes are not public
+        raise UserError(f"{path} is not an ONNX file that ONNX Runtime can load: {_first_line(error)}") from None
+
+
+def read_metadata(session: InferenceSession, path: str | os.PathLike) -> dict[str, Any]:
+    """What `export_onnx` stored in the file.
+
+    Raises:
+        UserError: the file carries no description of ours.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    try:
+        metadata = json.loads(text or "")
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path} does not describe its joints and input; export it with pose_estimation/export.py")
+    return metadata
+
+
+class OnnxNetwork:
+    """An ONNX session as a `Network`: (N, 3, H, W) float32 -> (N, K, h, w) float32."""
+
+    def __init__(self, session: InferenceSession):
+        self.session = session
+        self.input_name = session.get_inputs()[0].name
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.session.run(None, {self.input_name: images})[0]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

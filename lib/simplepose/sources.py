@@ -1,0 +1,190 @@
+"""Where images come from: one image, a folder, a glob, a list file, a video, a camera. All of them yield `Frame`s.
+
+A frame that cannot be read arrives all the same, with the reason instead of an image: the others go on.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# What FFmpeg says about a damaged video are hundreds of lines; one line of ours says which frames. Set before the
+# first video is opened.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import cv2
+import numpy as np
+
+from simplepose.errors import UserError
+from simplepose.preprocessing import read_image
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif")
+DEFAULT_FPS = 25.0  # of a camera or a video that does not say
+MAX_BAD_FRAMES = 100  # in a row; a video is over after them
+
+
+@dataclass
+class Frame:
+    """One image of a source.
+
+    Attributes:
+        index: 0, 1, ... within the source.
+        name: the file as the user named it; a video's frames all have the video's.
+        image: (H, W, 3) uint8, BGR; None if it could not be read.
+        failure: why not, "" if all is well.
+        is_video: it is one of a video's or camera's.
+    """
+
+    index: int
+    name: str
+    image: np.ndarray | None
+    failure: str = ""
+    is_video: bool = False
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"{self.name}, frame {self.index}" if self.is_video else self.name
+
+
+class ImageFiles:
+    """Images from files.
+
+    Args:
+        name: of all of them together.
+        paths: the files.
+        apply_exif: turn them as their EXIF orientation says.
+        single: the user named one image, so that a failure is the user's mistake, not one of many.
+    """
+
+    is_video = is_live = False
+
+    def __init__(self, name: str, paths: Sequence[str], apply_exif: bool, single: bool = False):
+        self.name = name
+        self.paths = list(paths)
+        self.apply_exif = apply_exif
+        self.is_single = single
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, path in enumerate(self.paths):
+            try:
+                yield Frame(index, path, read_image(path, self.apply_exif))
+            except UserError as error:
+                yield Frame(index, path, None, str(error))
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+class Video:
+    """Frames of a video file or a camera.
+
+    A frame that does not decode counts as failed; the next ones are read on, as far as the header says that there are
+    frames.
+
+    Raises:
+        UserError: no such camera, or a file that OpenCV cannot open as a video.
+    """
+
+    is_video, is_single = True, False
+
+    def __init__(self, name: str, apply_orientation: bool = True):
+        self.name = name
+        self.is_live = name.isdigit()
+        self._capture = cv2.VideoCapture(int(name) if self.is_live else name)
+        if not self._capture.isOpened():
+            if self.is_live:
+                raise UserError(f"there is no camera {name}, or another program uses it")
+            raise UserError(f"{name} is not a video that OpenCV can read; convert it, or name its frames' folder")
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, float(apply_orientation))
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._count = 0 if self.is_live or not 0 < count < 1e9 else int(count)
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
+
+    def __len__(self) -> int:
+        """How many frames the header promises; 0 if nobody knows."""
+        return self._count
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, bad = 0, []
+        while True:
+            decoded, image = self._capture.read()
+            if decoded:
+                # A failure counts once it is followed by a frame; those at the end are reported together below.
+                yield from (self._failed(number, "the frame cannot be decoded") for number in bad)
+                bad = []
+                yield Frame(index, self.name, image, is_video=True)
+            elif index >= self._count or len(bad) >= MAX_BAD_FRAMES:
+                break
+            else:
+                bad.append(index)
+            index += 1
+        # OpenCV estimates the count of some containers (WebM): one too many is no failure.
+        if self._count - (index - len(bad)) > 1 or (self._count == 1 and bad):
+            yield self._failed(index - len(bad), f"the video ends here; its header promises {self._count} frames")
+        elif self.is_live:
+            yield self._failed(index, "the camera stopped")
+
+    def _failed(self, index: int, why: str) -> Frame:
+        return Frame(index, self.name, None, why, is_video=True)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def open_source(text: str, ignore_orientation: bool = False) -> ImageFiles | Video:
+    """Open what --img-file names.
+
+    Args:
+        text: an image, a folder (its images by name), a glob ("shots/**/*.png"), a list file (.txt: a path a line,
+            relative to the list, # for comments), a video, or a camera's number.
+        ignore_orientation: take pixels as they are stored, as data sets do.
+
+    Raises:
+        UserError: nothing there, or nothing that is an image.
+    """
+    path = Path(text)
+    apply_exif = not ignore_orientation
+    if path.is_dir():
+        files = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
+        if not files:
+            raise UserError(f"{text} holds no images ({' '.join(IMAGE_EXTENSIONS)})")
+        return ImageFiles(path.resolve().name, files, apply_exif)
+    if path.is_file() or not (text.isdigit() or glob.has_magic(text)):
+        if path.suffix.lower() == ".txt":
+            return ImageFiles(path.stem, _read_list(path), apply_exif)
+        if path.suffix.lower() in VIDEO_EXTENSIONS:
+            if not path.is_file():
+                raise UserError(f"no such video: {text}")
+            return Video(text, apply_exif)
+        return ImageFiles(path.stem, [text], apply_exif, single=True)
+    if text.isdigit():
+        return Video(text)
+    files = sorted(file for file in glob.glob(text, recursive=True) if Path(file).suffix.lower() in IMAGE_EXTENSIONS)
+    if not files:
+        raise UserError(f"no image matches {text}")
+    return ImageFiles("images", files, apply_exif)
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"no such list file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8; a list file holds one image path a line") from None
+    names = [line.strip() for line in lines]
+    files = [str(path.parent / name) for name in names if name and not name.startswith("#")]
+    if not files:
+        raise UserError(f"{path} lists no images; write one path a line")
+    return files
