@@ -22,7 +22,7 @@ from simplepose.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 PERSON = 0
 NUM_CLASSES = 80
 MIN_SCORE = 0.3  # of a box, by default
-LETTERBOX_GREY = 114  # YOLOX's
+LETTERBOX_GREY = 114
 
 Boxes = tuple[np.ndarray, np.ndarray]  # (P, 4) left, top, right, bottom in image pixels; (P,) person scores
 
@@ -174,14 +174,22 @@ def _blob(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
-def _letterbox(image: np.ndarray, size_wh: tuple[int, int], fill: int, centered: bool) -> tuple[np.ndarray, Scaling]:
-    """Fit an image into a size without changing its aspect ratio; the rest is one colour."""
+def _letterbox(
+    image: np.ndarray,
+    size_wh: tuple[int, int],
+    fill: int,
+    centered: bool = False,
+    interpolation: int = cv2.INTER_LINEAR,
+) -> tuple[np.ndarray, Scaling]:
+    """Fit an image into a size without changing its aspect ratio; the rest is one grey."""
     height, width = image.shape[:2]
     scale = min(size_wh[0] / width, size_wh[1] / height)
     fitted_w, fitted_h = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = ((size_wh[0] - fitted_w) // 2, (size_wh[1] - fitted_h) // 2) if centered else (0, 0)
     box = np.full((size_wh[1], size_wh[0], 3), fill, np.uint8)
-    box[top : top + fitted_h, left : left + fitted_w] = cv2.resize(image, (fitted_w, fitted_h))
+    box[top : top + fitted_h, left : left + fitted_w] = cv2.resize(
+        image, (fitted_w, fitted_h), interpolation=interpolation
+    )
     return box, Scaling((fitted_w / width, fitted_h / height), (left, top))
 
 
@@ -193,18 +201,20 @@ def _stretch(image: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.ndarray, S
 
 def _prepare_yolox(path: str | os.PathLike, size_wh: tuple[int, int]) -> Feed:
     def prepare(image: np.ndarray) -> tuple[dict[str, np.ndarray], Scaling]:
-        box, scaling = _letterbox(image, size_wh, LETTERBOX_GREY, centered=False)
+        box, scaling = _letterbox(image, size_wh, LETTERBOX_GREY)
         return {"image": _blob(box)}, scaling  # BGR, 0-255
 
     return prepare
 
 
 def _prepare_nanodet(path: str | os.PathLike, size_wh: tuple[int, int]) -> Feed:
+    # Centred on black, averaged over pixels: of the ways to letterbox, the one with the best AP (0.362 on 79 images
+    # of COCO; 0.351 on grey without averaging, where the boxes come closest to other programs').
     mean = np.array([103.53, 116.28, 123.675], np.float32)  # B, G, R
     std = np.array([57.375, 57.12, 58.395], np.float32)
 
     def prepare(image: np.ndarray) -> tuple[dict[str, np.ndarray], Scaling]:
-        box, scaling = _letterbox(image, size_wh, 0, centered=True)
+        box, scaling = _letterbox(image, size_wh, 0, True, cv2.INTER_AREA)
         return {"image": _blob((box - mean) / std)}, scaling
 
     return prepare
@@ -233,7 +243,7 @@ def _prepare_paddledetection(path: str | os.PathLike, size_wh: tuple[int, int]) 
     keep_ratio = steps.get("Resize", {}).get("keep_ratio", False)
 
     def prepare(image: np.ndarray) -> tuple[dict[str, np.ndarray], Scaling]:
-        box, scaling = _letterbox(image, size_wh, 0, centered=False) if keep_ratio else _stretch(image, size_wh)
+        box, scaling = _letterbox(image, size_wh, 0) if keep_ratio else _stretch(image, size_wh)
         scale_x, scale_y = scaling.scale_xy
         return {
             "image": _blob((box[..., ::-1] / divisor - mean) / std),
