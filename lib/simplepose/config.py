@@ -167,16 +167,42 @@ DERIVED_FROM = {
 SIZES = ("MODEL.IMAGE_SIZE", "MODEL.EXTRA.HEATMAP_SIZE")  # (width, height), or one number for both
 INTEGERS = ("MODEL.DEPTH", "MODEL.NUM_JOINTS", "MODEL.EXTRA.NUM_LAYERS")  # whose default is None
 
+# What a weight file says of its network: all that is needed to rebuild it, to feed it and to read its heatmaps.
+DESCRIBED = (
+    "DATASET.DATASET",
+    "MODEL.NAME",
+    "MODEL.BACKBONE",
+    "MODEL.DEPTH",
+    "MODEL.STYLE",
+    "MODEL.NUM_JOINTS",
+    "MODEL.IMAGE_SIZE",
+    "MODEL.INPUT_FORMAT",
+    "MODEL.EXTRA.TARGET_TYPE",
+    "MODEL.EXTRA.SIGMA",
+    "MODEL.EXTRA.HEATMAP_SIZE",
+    "MODEL.EXTRA.FINAL_CONV_KERNEL",
+    "MODEL.EXTRA.DECONV_WITH_BIAS",
+    "MODEL.EXTRA.NUM_DECONV_LAYERS",
+    "MODEL.EXTRA.NUM_DECONV_FILTERS",
+    "MODEL.EXTRA.NUM_DECONV_KERNELS",
+)
+
 
 def load_config(
-    path: str | os.PathLike, overrides: Iterable[str] = (), flags: dict[str, Any] | None = None
+    path: str | os.PathLike | None,
+    overrides: Iterable[str] = (),
+    flags: dict[str, Any] | None = None,
+    described: tuple[str | os.PathLike, dict[str, Any]] | None = None,
 ) -> EasyDict:
     """Read an experiment file.
 
     Args:
-        path: YAML file with the sections and keys of `DEFAULTS`; what it leaves out keeps its default.
+        path: YAML file with the sections and keys of `DEFAULTS`; what it leaves out keeps its default. None: no
+            experiment file.
         overrides: "SECTION.KEY=value" strings, the value in YAML; they win over the file.
         flags: "SECTION.KEY" -> value, from a command's own flags; they win over both.
+        described: a weight file and what it says of its network ("SECTION.KEY" -> value, the keys `DESCRIBED`);
+            it takes the place of the defaults, so that anything written wins over it.
 
     Returns:
         The complete configuration; sizes are (width, height) lists, nothing is None.
@@ -184,6 +210,33 @@ def load_config(
     Raises:
         UserError: unreadable file, unknown key, wrong type or value, or values that contradict each other.
     """
+    file, description = described or (None, {})
+    foreign = [key for key in description if key not in DESCRIBED]
+    if foreign:  # a weight file must not choose folders, devices or data
+        raise UserError(f"{file} sets {foreign[0]!r}, which is no property of a network; it was not read")
+    overridden = {**dict(parse_override(text) for text in overrides), **(flags or {})}
+    config = copy.deepcopy(DEFAULTS)
+    for where, layer in ((file, description), (path, _read_yaml(path)), ("command line", overridden)):
+        for key, value in layer.items():
+            _set(config, key, value, str(where))
+        for key, sources in DERIVED_FROM.items():
+            if key not in layer and any(source in layer for source in sources):
+                _set(config, key, None, str(where))
+    where = str(path or file)
+    _derive(config, where)
+    _check(config, where)
+    return EasyDict(config)
+
+
+def disagreements(config: EasyDict, described: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, configured value, described value) wherever a configuration differs from a weight file's description."""
+    return [(key, get_key(config, key), value) for key, value in described.items() if get_key(config, key) != value]
+
+
+def _read_yaml(path: str | os.PathLike | None) -> dict[str, Any]:
+    """Dotted key -> value of everything written in an experiment file."""
+    if path is None:
+        return {}
     path = Path(path)
     try:
         # utf-8-sig: Windows editors put a byte order mark in front
@@ -196,19 +249,7 @@ def load_config(
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(written, dict):
         raise UserError(f"{path} holds no configuration: expected sections such as DATASET and MODEL")
-
-    config = copy.deepcopy(DEFAULTS)
-    for key, value in _leaves(written, str(path)):
-        _set(config, key, value, str(path))
-    overridden = {**dict(parse_override(text) for text in overrides), **(flags or {})}
-    for key, value in overridden.items():
-        _set(config, key, value, "command line")
-    for key, sources in DERIVED_FROM.items():
-        if key not in overridden and any(source in overridden for source in sources):
-            _set(config, key, None, "command line")
-    _derive(config, str(path))
-    _check(config, str(path))
-    return EasyDict(config)
+    return dict(_leaves(written, str(path)))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
