@@ -37,7 +37,6 @@ def original(tmp_path):
 
 def test_names_and_shapes_show_all_but_style_and_size(original, tmp_path):
     assert read_weights(original).description == {
-        "DATASET.DATASET": "coco",  # 17 joints
         "MODEL.DEPTH": 50,
         "MODEL.INPUT_FORMAT": "bgr",
         "MODEL.EXTRA.NUM_DECONV_LAYERS": 3,
@@ -75,8 +74,13 @@ def test_what_a_foreign_file_cannot_say_is_asked_for_or_told(original):
         None, [f"TEST.MODEL_FILE={original}", "MODEL.IMAGE_SIZE=[192,256]"], {}
     )
     assert (config.DATASET.DATASET, config.MODEL.DEPTH, config.MODEL.IMAGE_SIZE) == ("coco", 50, [192, 256])
-    (note,) = notes
-    assert note.startswith("MODEL.STYLE: pytorch is assumed")
+    assert notes == [
+        f"DATASET.DATASET: coco is assumed, {original} does not say",  # 17 joints
+        f"MODEL.STYLE: pytorch is assumed, {original} does not say",
+    ]
+    write_torch(original, from_project(pose_state(50, joints=14)))
+    with pytest.raises(UserError, match=r"predicts 14 joints, as no skeleton that is known here \(mpii 16, coco 17\)"):
+        build.load_config_and_weights(None, ["MODEL.IMAGE_SIZE=64"], {"TEST.MODEL_FILE": original})
     assert build.run_folder(config, original).name == "pose_resnet_50_256x192"
 
 

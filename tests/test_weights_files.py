@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from simplepose.weights import (
     write_weights,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
@@ -153,7 +155,7 @@ def test_converting_takes_less_than_three_times_the_file_in_memory(tmp_path):
     state = pose_state(depth=50)
     state["backbone.layer4.0.conv1.weight"] = rng.standard_normal((34_000_000, 1, 1, 1)).astype(np.float32)
     write_torch(tmp_path / "a.pth", from_project(state))
-    command = [sys.executable, os.path.abspath("pose_estimation/convert.py"), "--from", "a.pth", "--to", "b.pdparams"]
+    command = [sys.executable, str(ROOT / "pose_estimation" / "convert.py"), "--from", "a.pth", "--to", "b.pdparams"]
     measured = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"

@@ -19,7 +19,7 @@ from simplepose.metrics.pckh import PckhEvaluator, load_pckh_ground_truth
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.runtime import ranks
 from simplepose.skeletons import SKELETONS, Skeleton
-from simplepose.weights import CONFIG_KEY, WeightFile, read_weights
+from simplepose.weights import CONFIG_KEY, WeightFile, infer_joints, read_weights
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -216,28 +216,46 @@ def load_config_and_weights(
         raise UserError("name an experiment file with --cfg, or weights with --model-file, or both")
     weights = read_weights(path)
     description = weights.description
-    known = {*description, *overridden}
-    if not written and not description:
-        raise UserError(f"{path} holds no pose network: deconv_layers and final_layer are not in it")
-    if not written and "MODEL.IMAGE_SIZE" not in known:
-        raise UserError(
-            f"{path} does not say the input size of its network; add it in pixels (width, height), as "
-            "MODEL.IMAGE_SIZE=[192,256], or name the experiment file with --cfg"
-        )
-    config = load_config(cfg, overrides, {**flags, "TEST.MODEL_FILE": str(path)}, (path, description))
+    assumed = {} if written else _assumed(weights, {*description, *overridden})
+    flags = {**flags, "TEST.MODEL_FILE": str(path)}
+    config = load_config(cfg, overrides, flags, (path, {**description, **assumed}))
 
-    notes = list(weights.notes)
+    notes = [*weights.notes, *(f"{key}: {value} is assumed, {path} does not say" for key, value in assumed.items())]
     for key, configured, described in disagreements(config, description):
         notes.append(f"{key}: {configured} is configured and used, {path} was made with {described}")
     for key, configured, described in disagreements(written, description) if written else ():
         if get_key(config, key) == described:
             notes.append(f"{key}: {described}, as {path} says; {cfg} leaves it open (default {configured})")
-    if not written and "MODEL.STYLE" not in known and config.MODEL.DEPTH >= 50:
-        notes.append(f"MODEL.STYLE: pytorch is assumed, {path} does not say; MODEL.STYLE=caffe if it is of that kind")
     return config, weights, notes
 
 
-def find_model_file(model_file: str, run_folder: Path | None = None) -> Path:
+def _assumed(weights: WeightFile, known: set[str]) -> dict[str, Any]:
+    """What is most likely of a network that nothing else describes: configuration key -> value.
+
+    Raises:
+        UserError: no pose network, or one of which too much is unknown.
+    """
+    joints = infer_joints({name: array.shape for name, array in weights.state.items()})
+    if not weights.description or joints is None:
+        raise UserError(f"{weights.path} holds no pose network: deconv_layers and final_layer are not in it")
+    if "MODEL.IMAGE_SIZE" not in known:  # a guess would run, and quietly score worse
+        raise UserError(
+            f"{weights.path} does not say the input size of its network; add it in pixels (width, height), as "
+            "MODEL.IMAGE_SIZE=[192,256], or name the experiment file with --cfg"
+        )
+    assumed = {}
+    if "DATASET.DATASET" not in known:
+        skeletons = [name for name, skeleton in SKELETONS.items() if skeleton.num_joints == joints]
+        if not skeletons:
+            counts = ", ".join(f"{name} {skeleton.num_joints}" for name, skeleton in SKELETONS.items())
+            raise UserError(f"{weights.path} predicts {joints} joints, as no skeleton that is known here ({counts})")
+        assumed["DATASET.DATASET"] = skeletons[0]
+    if "MODEL.STYLE" not in known:
+        assumed["MODEL.STYLE"] = "pytorch"
+    return assumed
+
+
+def find_model_file(model_file: str, folder: Path | None = None) -> Path:
     """The file itself, or the run's own best weights, or its last."""
     if model_file:
         path = Path(model_file)
@@ -245,6 +263,6 @@ def find_model_file(model_file: str, run_folder: Path | None = None) -> Path:
             raise UserError(f"no such weight file: {path}")
         return path
     for name in ("model_best.pdparams", "final_state.pdparams"):
-        if (run_folder / name).is_file():
-            return run_folder / name
-    raise UserError(f"no weights in {os.fspath(run_folder)}; train first, or name a file with --model-file")
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"no weights in {os.fspath(folder)}; train first, or name a file with --model-file")

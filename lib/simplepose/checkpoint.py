@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,9 @@ def load_backbone(model: nn.Layer, path: str | os.PathLike) -> int:
     """
     state = read_weights(path).state
     backbone = {name: array for name, array in state.items() if name.startswith("backbone.")}
-    expected = {f"backbone.{name}": tensor.shape for name, tensor in model.backbone.state_dict().items()}
-    compare(expected, backbone).require(path)
-    model.backbone.set_state_dict({name[len("backbone.") :]: backbone[name] for name in expected})
-    return len(expected)
+    matched = _require_fit(model, backbone, path, may_miss=("deconv_layers.", "final_layer."))
+    model.backbone.set_state_dict({name[len("backbone.") :]: backbone[name] for name in matched})
+    return len(matched)
 
 
 def save_weights(model: nn.Layer, path: str | os.PathLike, metadata: dict[str, Any]) -> None:
@@ -133,8 +133,23 @@ def load_checkpoint(path: str | os.PathLike, model: nn.Layer, optimizer: Optimiz
 
 
 def _set_strictly(model: nn.Layer, state: dict[str, np.ndarray], path: str | os.PathLike) -> None:
-    compare({name: tensor.shape for name, tensor in model.state_dict().items()}, state).require(path)
+    _require_fit(model, state, path)
     model.set_state_dict(state)
+
+
+def _require_fit(
+    model: nn.Layer, state: dict[str, np.ndarray], path: str | os.PathLike, may_miss: Sequence[str] = ()
+) -> list[str]:
+    """The names that fit; where they do not and no configuration key explains it, every name goes to the log."""
+    report = compare({name: tensor.shape for name, tensor in model.state_dict().items()}, state)
+    try:
+        report.require(path, may_miss)
+    except UserError:
+        if not report.reasons:
+            for line in report.explain(path):
+                logger.warning(line)
+        raise
+    return report.matched
 
 
 # Paddle names an optimiser's arrays after parameters whose own names count up over the process

@@ -20,7 +20,6 @@ import numpy as np
 
 from simplepose.errors import UserError
 from simplepose.files import written_whole
-from simplepose.skeletons import SKELETONS
 from simplepose.weights.names import (
     INPUT_FORMATS,
     SOURCES,
@@ -32,7 +31,7 @@ from simplepose.weights.names import (
     to_project,
 )
 from simplepose.weights.paddle_files import METADATA_KEY, read_paddle, write_paddle
-from simplepose.weights.report import LoadReport, compare, explain_mismatch
+from simplepose.weights.report import compare
 from simplepose.weights.safe_pickle import shown
 from simplepose.weights.safetensors_files import read_safetensors, write_safetensors
 from simplepose.weights.torch_files import (
@@ -48,10 +47,8 @@ __all__ = [
     "INPUT_FORMATS",
     "METADATA_KEY",
     "SOURCES",
-    "LoadReport",
     "WeightFile",
     "compare",
-    "explain_mismatch",
     "from_project",
     "infer_depth",
     "infer_joints",
@@ -63,7 +60,6 @@ __all__ = [
     "recognise_source",
     "to_project",
     "write_paddle",
-    "write_safetensors",
     "write_torch",
     "write_weights",
 ]
@@ -103,16 +99,10 @@ class WeightFile:
     def description(self) -> dict[str, Any]:
         """What is known of the pose network: configuration key ("MODEL.DEPTH") -> value, as in the metadata.
 
-        Names and shapes have the last word on what they show; the number of joints suggests a skeleton if nothing
-        names it. Nothing of a backbone without a pose head.
+        Names and shapes have the last word on what they show. Nothing of a backbone without a pose head.
         """
-        shapes = {name: array.shape for name, array in self.state.items()}
-        network = describe_network(shapes)
-        if not network:
-            return {}
-        skeletons = [name for name, skeleton in SKELETONS.items() if skeleton.num_joints == infer_joints(shapes)]
-        suggested = {"DATASET.DATASET": skeletons[0]} if skeletons else {}
-        return {**suggested, **self.metadata.get(CONFIG_KEY, {}), **network}
+        network = describe_network({name: array.shape for name, array in self.state.items()})
+        return {**self.metadata.get(CONFIG_KEY, {}), **network} if network else {}
 
 
 def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFile:

@@ -85,14 +85,10 @@ class Renamed:
 
 def strip_module(names: Iterable[str]) -> dict[str, str]:
     """name -> name without the `module.` that data-parallel training puts before every one."""
-    names = list(names)
-    prefix = "module."
-    while names and all(name.startswith(prefix) for name in names):
-        if not all(name.startswith(prefix + "module.") for name in names):
-            break
-        prefix += "module."
-    everywhere = bool(names) and all(name.startswith(prefix) for name in names)
-    return {name: name[len(prefix) :] if everywhere else name for name in names}
+    names = stripped = list(names)
+    while stripped and all(name.startswith("module.") for name in stripped):
+        stripped = [name[len("module.") :] for name in stripped]
+    return dict(zip(names, stripped))
 
 
 def recognise_source(names: Iterable[str]) -> str | None:
