@@ -356,14 +356,14 @@ def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
     """
     files = [Path(os.path.abspath(name)) for name in names]
     root = os.path.commonpath([file.parent for file in files]) if files else ""
-    taken: set[Path] = set()
+    taken: set[str] = set()  # in lower case: to many file systems A.jpg and a.jpg are one file
     paths = []
     for file in files:
         place = folder / os.path.relpath(file.parent, root)
         candidates = [f"{file.stem}_pose.jpg", f"{file.stem}_{file.suffix.lstrip('.')}_pose.jpg"]
         candidates += [f"{file.stem}_{number}_pose.jpg" for number in range(2, len(files) + 2)]
-        path = next(place / name for name in candidates if place / name not in taken)
-        taken.add(path)
+        path = next(place / name for name in candidates if str(place / name).lower() not in taken)
+        taken.add(str(path).lower())
         paths.append(path)
     return paths
 

@@ -58,7 +58,7 @@ class Summary:
         return (
             f"{self.images} images ({self.empty} without people), {self.people} people, "
             f"{self.found} of {self.joints} joints score {self.min_score} or more, "
-            f"{seconds:.1f} s ({rate:.1f} images/s), {len(self.failures)} failures"
+            f"{seconds:.1f} s ({rate:.1f} images/s), {len(self.failures)} failed"
         )
 
 

@@ -1,0 +1,190 @@
+"""infer.py as a user types it: folders, videos, boxes, bad input, Ctrl-C, real pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from simplepose.preprocessing import read_image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def album(tmp_path) -> Path:
+    """Three photographs of noise and a torn one between them."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("1.jpg", "2.jpg", "3.png"):
+        cv2.imwrite(str(folder / name), rng.integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    (folder / "2b.jpg").write_bytes((folder / "2.jpg").read_bytes()[:500])
+    return folder
+
+
+def make_clip(path: Path, num_frames: int, size_wh=(160, 120)) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, size_wh)
+    rng = np.random.default_rng(0)
+    for _ in range(num_frames):
+        writer.write(rng.integers(0, 256, (size_wh[1], size_wh[0], 3), dtype=np.uint8))
+    writer.release()
+
+
+def test_a_folder_with_a_torn_picture(posenet, album, run_command):
+    finished = run_command(
+        "infer.py", "--model-file", posenet[1], "--img-file", album, "--output", "out/", "--kpt-thr", -1,
+        cwd=album.parent,
+    )  # fmt: skip
+    assert finished.returncode == 1, finished.stderr
+    assert "the whole image counts as one person's box" in finished.stdout
+    assert "=> 4 images (0 without people), 3 people, 48 of 48 joints score -1.0 or more" in finished.stdout
+    assert ", 1 failed" in finished.stdout
+    assert finished.stderr.startswith("failed: ")
+    assert "2b.jpg is a truncated JPEG" in finished.stderr
+    names = sorted(path.name for path in (album.parent / "out").iterdir())
+    assert names == sorted(f"{stem}_pose{ext}" for stem in "123" for ext in (".jpg", ".json"))
+
+
+def test_paddle_and_onnx_answer_alike(posenet, album, run_command):
+    outputs = []
+    for model in posenet:
+        args = ("--model-file", model, "--img-file", album / "1.jpg", "--bbox", "5,5,50,60", "--bbox", "0,0,70,90")
+        finished = run_command("infer.py", *args, "--flip-test", "--output", f"{model.suffix}/x.png", cwd=album.parent)
+        assert finished.returncode == 0, finished.stderr
+        outputs.append(json.loads((album.parent / model.suffix / "x.json").read_text())["people"])
+    for paddle, onnx in zip(*outputs):
+        assert paddle["bbox"] == onnx["bbox"]
+        moved = [
+            abs(paddle["keypoints"][name][axis] - onnx["keypoints"][name][axis]) > 0.1
+            for name in paddle["keypoints"]
+            for axis in "xy"
+        ]
+        assert sum(moved) <= 1  # a near-tie of an untrained network; test_export.py looks at them closely
+
+
+@pytest.mark.parametrize(("form", "name"), [("coco", "poses.json"), ("csv", "poses.csv"), ("npz", "poses.npz")])
+def test_formats_and_box_files(posenet, album, run_command, form, name):
+    (album / "boxes.csv").write_text("image,x,y,w,h,score\n1.jpg,5,5,30,40,0.9\n1.jpg,9,5,30,40,0.1\n3,5,5,30,40,1\n")
+    (album / "2b.jpg").unlink()
+    finished = run_command(
+        "infer.py", "--model-file", posenet[1], "--img-file", f"{album}/*", "--bbox-file", album / "boxes.csv",
+        "--det-thr", 0.5, "--format", form, "--no-draw", cwd=album.parent,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert "3 images (1 without people), 2 people" in finished.stdout
+    assert [path.name for path in (album.parent / "images_pose").iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--img-file", "album/none.jpg"], "no such image: album/none.jpg"),
+        (["--img-file", "album/2b.jpg"], "is a truncated JPEG"),
+        (["--img-file", "album/1.jpg", "--bbox", "80,0,9,9"], "does not touch the image, which is 70x90"),
+        (["--img-file", "album/1.jpg", "--detector", "none.onnx"], "no such ONNX file: none.onnx"),
+        (["--img-file", "album/1.jpg", "--bbox-file", "none.json"], "no such file: none.json"),
+        (["--img-file", "album/1.jpg", "--bbox", "1,1,9,9", "TEST.FLIP_TEST=true"], "says itself what it is"),
+        (["--img-file", "nothing/"], "no such image: nothing"),
+        (["--img-file", "album/1.jpg", "--output", "album/2.jpg/x.jpg"], "cannot write"),
+    ],
+)
+def test_one_line_for_what_is_wrong(posenet, album, run_command, arguments, message):
+    finished = run_command("infer.py", "--model-file", posenet[1], *arguments, cwd=album.parent)
+    assert finished.returncode == 2, finished.stderr
+    assert message in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1, finished.stderr
+
+
+def test_a_box_beside_one_image_of_several(posenet, album, run_command):
+    cv2.imwrite(str(album / "small.png"), np.zeros((9, 9, 3), np.uint8))
+    (album / "2b.jpg").unlink()
+    finished = run_command(
+        "infer.py", "--model-file", posenet[1], "--img-file", album, "--bbox", "20,20,30,30", cwd=album.parent
+    )
+    assert finished.returncode == 1
+    assert "small.png: --bbox 20,20,30,30 does not touch the image, which is 9x9" in finished.stderr
+    assert len(list((album.parent / "album_pose").glob("*.jpg"))) == 3
+
+
+def test_a_damaged_video(posenet, tmp_path, run_command):
+    make_clip(tmp_path / "clip.avi", 12)
+    content = bytearray((tmp_path / "clip.avi").read_bytes())
+    (tmp_path / "cut.avi").write_bytes(content[: len(content) // 2])
+    args = ("--model-file", posenet[1], "--smooth", "--img-file")
+    whole = run_command("infer.py", *args, "clip.avi", "--output", "new folder/", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert len(json.loads((tmp_path / "new folder" / "clip_pose.json").read_text())["frames"]) == 12
+    cut = run_command("infer.py", *args, "cut.avi", cwd=tmp_path)
+    assert cut.returncode == 1
+    assert "the video ends here; its header promises 12 frames" in cut.stderr
+    assert len(cut.stderr.splitlines()) == 1, cut.stderr
+    frames = json.loads((tmp_path / "cut_pose.json").read_text())["frames"]
+    assert 3 <= len(frames) < 12
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize("form", ["json", "coco"])
+def test_an_interrupted_video_is_playable_and_its_json_valid(posenet, tmp_path, form):
+    make_clip(tmp_path / "long.avi", 1500, (640, 480))
+    line = [sys.executable, ROOT / "pose_estimation/infer.py", "--model-file", posenet[1], "--img-file", "long.avi"]
+    line += ["--output", "long_pose.mp4", "--format", form]
+    running = subprocess.Popen(list(map(str, line)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    drawn = tmp_path / "long_pose.mp4"
+    deadline = time.monotonic() + 60
+    while not (drawn.exists() and drawn.stat().st_size > 200_000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=30)
+    assert running.returncode == 130, stderr
+    assert stderr.decode().strip() == "interrupted"
+    records = json.loads((tmp_path / "long_pose.json").read_text())
+    records = records["frames"] if form == "json" else records
+    capture = cv2.VideoCapture(str(drawn))
+    assert 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1500
+    assert abs(capture.get(cv2.CAP_PROP_FRAME_COUNT) - len(records)) <= 1  # between two outputs of one frame
+    assert capture.read()[0]
+    assert b"images (0 without people)" in stdout
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.slow
+def test_real_pictures_and_a_real_video(real_data, posenet, tmp_path, run_command):
+    detector = ("--detector", real_data / "detectors/nanodet_m.onnx")
+    finished = run_command(
+        "infer.py", "--model-file", posenet[1], "--img-file", real_data / "coco/images/val2017", *detector, "--format",
+        "coco", "--output", tmp_path / "val", "--draw-ids", "--draw-scores",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert "79 images" in finished.stdout
+    assert len(list((tmp_path / "val").glob("*_pose.jpg"))) == 79
+
+    frames = sorted((real_data / "video/060470979/frames").glob("*.jpg"))
+    writer = cv2.VideoWriter(str(tmp_path / "walk.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 15, (960, 540))
+    for frame in frames:
+        writer.write(read_image(frame))
+    writer.release()
+    finished = run_command("infer.py", "--model-file", posenet[1], "--img-file", "walk.mp4", *detector, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    content = json.loads((tmp_path / "walk_pose.json").read_text())
+    assert (len(content["frames"]), content["fps"]) == (41, 15)
+    # Four people cross; the annotation says how many are seen in each frame.
+    annotated = json.loads((real_data / "video/060470979/annotation.json").read_text())["frames"]
+    found = [len(frame["people"]) for frame in content["frames"]]
+    assert np.mean(found) == pytest.approx(np.mean([len(frame["people"]) for frame in annotated]), abs=1.5)
+    capture = cv2.VideoCapture(str(tmp_path / "walk_pose.mp4"))
+    assert (capture.get(3), capture.get(4), capture.get(5), capture.get(7)) == (960, 540, 15, 41)
+
+    finished = run_command(
+        "infer.py", "--model-file", posenet[1], "--img-file", f"{real_data}/lspet/images/im000*.jpg", "--format", "csv",
+        "--no-draw", "--output", tmp_path / "lspet",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
