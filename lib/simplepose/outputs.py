@@ -20,7 +20,6 @@ import numpy as np
 from simplepose.errors import UserError
 from simplepose.files import written_whole
 from simplepose.inference import Pose
-from simplepose.runtime import write_json
 from simplepose.skeletons import Skeleton
 from simplepose.sources import Frame, ImageFiles, Video
 from simplepose.visualize import draw_label, draw_pose, write_image
@@ -144,15 +143,14 @@ class JsonPerImage:
         height, width = frame.image.shape[:2]
         path = self.paths[frame.index]
         _make_folder(path)
-        write_json(
-            path,
-            {
-                "image": frame.name,
-                "size": [width, height],
-                "model_file": self.model_file,
-                "people": [person_record(pose, self.skeleton) for pose in poses],
-            },
-        )
+        content = {
+            "image": frame.name,
+            "size": [width, height],
+            "model_file": self.model_file,
+            "people": [person_record(pose, self.skeleton) for pose in poses],
+        }
+        with written_whole(path) as scratch:
+            scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def close(self) -> None:
         """Every file is whole already."""
