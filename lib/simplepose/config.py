@@ -19,7 +19,7 @@ from easydict import EasyDict
 
 from simplepose.errors import UserError
 from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import SKELETONS
+from simplepose.skeletons import SKELETONS, Skeleton, load_skeleton
 
 BACKBONE_STRIDE = 32  # a ResNet's output is 1/32 of its input
 
@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
         "ROOT": "",
         "TRAIN_SET": "train",
         "TEST_SET": "valid",
+        "SKELETON": "",  # YAML file of other joints in COCO's format; empty: those of DATASET
         "DATA_FORMAT": "jpg",  # "zip" reads images from images.zip
         "HYBRID_JOINTS_TYPE": "",
         "SELECT_DATA": False,
@@ -92,13 +93,14 @@ DEFAULTS: dict[str, Any] = {
         "POST_PROCESS": True,
         "SHIFT_HEATMAP": True,
         "MODEL_FILE": "",
-        "USE_GT_BBOX": False,
+        "USE_GT_BBOX": False,  # COCO: the annotated boxes; else those of COCO_BBOX_FILE
         "COCO_BBOX_FILE": "",
         "BBOX_THRE": 1.0,
-        "IMAGE_THRE": 0.0,
-        "IN_VIS_THRE": 0.0,
+        "IMAGE_THRE": 0.0,  # leave detected boxes with a lower score out
+        "IN_VIS_THRE": 0.0,  # joints that score more count in a person's score
         "NMS_THRE": 1.0,
-        "OKS_THRE": 0.5,
+        "OKS_THRE": 0.5,  # of two poses more alike than this the better one stays
+        "SOFT_NMS": False,  # lower the score of the other one instead; OKS_THRE says how fast
     },
     "DEBUG": {
         "DEBUG": False,
@@ -146,6 +148,7 @@ POSITIVE = (
     "TRAIN.END_EPOCH",
     "TRAIN.LR",
     "TEST.BATCH_SIZE",
+    "TEST.OKS_THRE",
 )
 NOT_NEGATIVE = (
     "WORKERS",
@@ -160,7 +163,7 @@ NOT_NEGATIVE = (
 # A value derived from others is stale once one of these is overridden on the command line; it is derived anew.
 DERIVED_FROM = {
     "MODEL.EXTRA.HEATMAP_SIZE": ("MODEL.IMAGE_SIZE", "MODEL.EXTRA.NUM_DECONV_LAYERS"),
-    "MODEL.NUM_JOINTS": ("DATASET.DATASET",),
+    "MODEL.NUM_JOINTS": ("DATASET.DATASET", "DATASET.SKELETON"),
     "MODEL.DEPTH": ("MODEL.EXTRA.NUM_LAYERS",),
     "MODEL.EXTRA.NUM_LAYERS": ("MODEL.DEPTH",),
 }
@@ -249,6 +252,23 @@ def get_key(config: dict[str, Any], key: str) -> Any:
 def model_name(config: EasyDict) -> str:
     """Name of the run folder's parent, as "pose_resnet_50"."""
     return f"{config.MODEL.NAME}_{config.MODEL.DEPTH}"
+
+
+def find_skeleton(config: dict[str, Any]) -> Skeleton:
+    """The joints of DATASET.SKELETON, or else those of the data set.
+
+    Raises:
+        UserError: an unreadable skeleton file, or one for a data set that is not in COCO's format.
+    """
+    dataset = config["DATASET"]
+    if not dataset["SKELETON"]:
+        return SKELETONS[dataset["DATASET"]]
+    if dataset["DATASET"] != "coco":
+        raise UserError(
+            f"DATASET.SKELETON goes with annotations in COCO's format; set DATASET.DATASET to coco, "
+            f"found {dataset['DATASET']}"
+        )
+    return load_skeleton(dataset["SKELETON"])
 
 
 def arch_name(config: EasyDict) -> str:
@@ -375,7 +395,7 @@ def _derive(config: dict, where: str) -> None:
         )
     extra["HEATMAP_SIZE"] = drawn
 
-    skeleton = SKELETONS[config["DATASET"]["DATASET"]]
+    skeleton = find_skeleton(config)
     if model["NUM_JOINTS"] not in (None, skeleton.num_joints):
         raise UserError(
             f"MODEL.NUM_JOINTS is {model['NUM_JOINTS']} ({where}), but the {skeleton.name} skeleton has "
