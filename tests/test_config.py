@@ -10,7 +10,7 @@ from simplepose.config import DEFAULTS, arch_name, dump_config, get_key, inert_w
 from simplepose.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*/resnet*/*.yaml"))
 
 # Every key that the YAML files of the original and of the earlier Paddle port set, with values as they write them.
 ORIGINAL_STYLE = """

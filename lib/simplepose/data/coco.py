@@ -299,7 +299,7 @@ def _detected_persons(
     score_threshold: float,
 ) -> list[PoseSample]:
     """Detected boxes as they are, even where they leave the image; as `_load_coco_person_detection_results` does."""
-    entries = read_detections(path)
+    entries = read_results(path)
     kept, faults = sort_detections(entries, truth.images, truth.category_ids)
     if faults:
         logger.warning("=> %s: skipped %s of %d detections", path, describe_faults(faults), len(entries))
@@ -318,8 +318,8 @@ def _detected_persons(
     ]  # fmt: skip
 
 
-def read_detections(path: str | Path) -> list[Any]:
-    """The entries of a detection file in COCO's results form, unchecked.
+def read_results(path: str | Path) -> list[Any]:
+    """The entries of a file in COCO's results form, detections or keypoints, unchecked.
 
     Raises:
         UserError: unreadable, not a list, or empty.
@@ -327,11 +327,11 @@ def read_detections(path: str | Path) -> list[Any]:
     entries = read_json(path)
     if not isinstance(entries, list):
         raise UserError(
-            f"{path} holds a {type(entries).__name__}, expected a list of detections with image_id, category_id, "
-            "bbox and score"
+            f"{path} holds a {type(entries).__name__}, expected COCO's results form: a list of entries with image_id, "
+            "category_id, score, and bbox or keypoints"
         )
     if not entries:
-        raise UserError(f"{path} holds no detections")
+        raise UserError(f"{path} is an empty list")
     return entries
 
 

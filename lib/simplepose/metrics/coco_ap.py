@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.data.coco import CocoAnnotations, numbers_of, read_detections
+from simplepose.data.coco import CocoAnnotations, numbers_of, read_results
 from simplepose.data.sample import PoseSample
 from simplepose.errors import UserError
 from simplepose.files import written_whole
@@ -158,7 +158,7 @@ def load_results(path: str | Path, truth: CocoAnnotations, skeleton: Skeleton) -
     Raises:
         UserError: unreadable, empty, or results that do not belong to these annotations, counted by kind.
     """
-    results = read_detections(path)
+    results = read_results(path)
     faults = Counter(filter(None, (_result_fault(result, truth, 3 * skeleton.num_joints) for result in results)))
     if faults:
         kinds = ", ".join(f"{count} {kind}" for kind, count in faults.most_common())
