@@ -94,7 +94,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def read_annotations(path: str) -> dict:
-    from simplepose.data.coco import read_json
+    from simplepose.files import read_json
 
     content = read_json(path)
     fields = {"images": {"id"}, "annotations": {"image_id", "category_id"}, "categories": {"id"}}

@@ -11,13 +11,13 @@ import difflib
 import math
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import yaml
 from easydict import EasyDict
 
 from simplepose.errors import UserError
+from simplepose.files import read_yaml
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.skeletons import SKELETONS, Skeleton, load_skeleton
 
@@ -187,16 +187,7 @@ def load_config(
     Raises:
         UserError: unreadable file, unknown key, wrong type or value, or values that contradict each other.
     """
-    path = Path(path)
-    try:
-        # utf-8-sig: Windows editors put a byte order mark in front
-        written = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"no such configuration file: {path}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    written = read_yaml(path, "configuration")
     if not isinstance(written, dict):
         raise UserError(f"{path} holds no configuration: expected sections such as DATASET and MODEL")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from simplepose.errors import UserError
+from simplepose.files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -172,18 +172,10 @@ def load_skeleton(path: str | os.PathLike) -> Skeleton:
     Raises:
         UserError: missing file, not YAML, or a definition that does not hold together.
     """
-    path = Path(path)
-    try:
-        definition = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"no such skeleton file: {path} (DATASET.SKELETON)") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    definition = read_yaml(path, "skeleton")
     if not isinstance(definition, dict):
         raise UserError(f"{path} holds no skeleton: expected joints, sigmas, pairs and limbs")
-    return skeleton_from({"name": path.stem, **definition}, str(path))
+    return skeleton_from({"name": Path(path).stem, **definition}, str(path))
 
 
 def skeleton_from(definition: dict[str, Any], where: str) -> Skeleton:

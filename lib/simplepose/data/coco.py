@@ -5,13 +5,10 @@ COCO's coordinates are 0-based pixels already, so nothing is shifted here.
 
 from __future__ import annotations
 
-import gc
-import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 
 from simplepose.data.sample import PoseSample
 from simplepose.errors import UserError
+from simplepose.files import read_json
 from simplepose.geometry import box_to_crop
 from simplepose.skeletons import Skeleton
 
@@ -143,35 +141,6 @@ def _read_coco(path: Path, skeleton: Skeleton, version: tuple[int, int]) -> Coco
     categories = _keypoint_categories(content.get("categories"), skeleton, path)
     annotations = _check_annotations(content.get("annotations", []), images, categories, skeleton, path)
     return CocoAnnotations(path, images, categories, annotations)
-
-
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        UserError: missing, unreadable or not JSON.
-    """
-    try:
-        with _garbage_collection_paused():
-            return json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-
-
-@contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    """Millions of new lists make the collector walk over all of them time and again; JSON has no cycles to find."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _keypoint_categories(categories: Any, skeleton: Skeleton, path: Path) -> list[dict[str, Any]]:
