@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; d
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 PY := $(VENV)/bin/python
-MINI := experiments/mini/resnet18/96x96_d128x3_adam_lr1e-3.yaml
+MINI := experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
 
 .PHONY: quickstart test test-slow lint clean
 
@@ -21,8 +21,8 @@ test: $(VENV)/dev
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest -m "not slow"
 
-test-slow: $(VENV)/dev
-	$(PY) -m pytest -m slow
+test-slow: $(VENV)/dev $(VENV)/parity
+	$(PY) -m pytest -m "slow or parity"
 
 lint: $(VENV)/dev
 	$(PY) -m ruff check --fix .
@@ -39,6 +39,11 @@ $(VENV)/runtime: requirements.txt | $(VENV)/bin/python
 $(VENV)/dev: tests/requirements.txt $(VENV)/runtime
 	$(PY) -m pip install -r tests/requirements.txt
 	@touch $@
+
+# PyTorch to compare with, where the requirements name one (Python 3.11 on Linux); elsewhere those tests are skipped
+# and say so.
+$(VENV)/parity: tests/requirements-parity.txt | $(VENV)/dev
+	$(PY) -m pip install -r $< && touch $@ || echo "PyTorch is not to be had: the tests beside it will be skipped"
 
 clean:
 	rm -rf $(VENV) output log data/mini

@@ -2,7 +2,7 @@
 
 The persons are spread evenly over the experiment's TEST_SET; nobody is picked by hand. After `make quickstart`:
 
-    python images/draw_result.py --cfg experiments/mini/resnet18/96x96_d128x3_adam_lr1e-3.yaml
+    python images/draw_result.py --cfg experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 runpy.run_path(str(ROOT / "pose_estimation" / "_init_paths.py"))
 
-from simplepose.config import load_config, model_name  # noqa: E402
+from simplepose.build import load_config_and_weights  # noqa: E402
 from simplepose.errors import run_command  # noqa: E402
 from simplepose.runtime import start_paddle  # noqa: E402
 
@@ -39,13 +39,14 @@ def main() -> None:
     parser.add_argument("--output", default=str(ROOT / "images" / "result.jpg"), metavar="FILE")
     parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=value")
     args = parser.parse_intermixed_args()
-    config = load_config(args.cfg, args.overrides, {"TEST.MODEL_FILE": args.model_file or ""})
+    flags = {"TEST.MODEL_FILE": args.model_file} if args.model_file else {}
+    config, weights, _ = load_config_and_weights(args.cfg, args.overrides, flags)
     start_paddle()
-    draw(args, config)
+    draw(args, config, weights)
     print(f"=> {args.output}")
 
 
-def draw(args: argparse.Namespace, config) -> None:
+def draw(args: argparse.Namespace, config, weights) -> None:
     from simplepose import build
     from simplepose.checkpoint import load_weights
     from simplepose.data.dataset import PoseDataset
@@ -55,8 +56,7 @@ def draw(args: argparse.Namespace, config) -> None:
 
     logging.getLogger("simplepose").setLevel(logging.ERROR)
     model = build.build_model(config)
-    run_folder = Path(config.OUTPUT_DIR) / config.DATASET.DATASET / model_name(config) / Path(args.cfg).stem
-    load_weights(model, build.find_model_file(config, run_folder))
+    load_weights(model, weights)
     network, settings = paddle_network(model), build.build_inference_settings(config)
     skeleton, codec = build.build_skeleton(config), build.build_codec(config)
     samples = build.build_valid_samples(config)

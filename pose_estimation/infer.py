@@ -6,36 +6,38 @@ import sys
 from pathlib import Path
 
 import _init_paths  # noqa: F401
-from simplepose.cli import add_inference_flags, config_parser, parse_config
+from simplepose.cli import add_inference_flags, config_parser, parse_config_and_weights
 from simplepose.errors import UserError, run_command
 
 EXAMPLES = """examples:
   python pose_estimation/infer.py --cfg experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml --img-file photo.jpg
+  python pose_estimation/infer.py --model-file weights.pdparams --img-file photo.jpg
   python pose_estimation/infer.py --cfg ... --img-file group.jpg --bbox 35,20,180,400 --output out/group.png
 """
 
 
 def main() -> int | None:
-    parser = config_parser(__doc__, EXAMPLES)
+    parser = config_parser(__doc__, EXAMPLES, needs_cfg=False)
     add_inference_flags(parser)
     parser.add_argument("--img-file", required=True, metavar="FILE", help="the image")
     parser.add_argument("--bbox", metavar="x,y,w,h", help="the person's box in pixels; default: the whole image")
     parser.add_argument("--output", metavar="FILE", help="where to draw; default: <image name>_pose.jpg here")
     parser.add_argument("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
     parser.add_argument("--show", action="store_true", help="open a window with the drawing")
-    args, config = parse_config(parser)
+    args, config, weights, notes = parse_config_and_weights(parser)
 
     from simplepose.runtime import start_paddle
 
     start_paddle()  # before anything else imports it
-    infer(args, config)
+    for note in notes:
+        print(f"=> {note}")
+    infer(args, config, weights)
 
 
-def infer(args, config) -> None:
+def infer(args, config, weights) -> None:
     """Image, box, network, drawing."""
     from simplepose import build, runtime
     from simplepose.checkpoint import load_weights
-    from simplepose.config import model_name
     from simplepose.inference import PosePredictor, paddle_network
     from simplepose.preprocessing import INPUT_FORMATS, read_image
     from simplepose.visualize import draw_pose, write_image
@@ -46,10 +48,8 @@ def infer(args, config) -> None:
     output = Path(args.output or f"{Path(args.img_file).stem}_pose.jpg")
 
     runtime.set_device(config.GPUS)
-    run_folder = Path(config.OUTPUT_DIR) / config.DATASET.DATASET / model_name(config) / Path(args.cfg).stem
-    model_file = build.find_model_file(config, run_folder)
     model = build.build_model(config)
-    load_weights(model, model_file)
+    load_weights(model, weights)
     skeleton = build.build_skeleton(config)
     predictor = PosePredictor(
         paddle_network(model),
@@ -68,7 +68,7 @@ def infer(args, config) -> None:
         {
             "image": args.img_file,
             "size": [width, height],
-            "model_file": str(model_file),
+            "model_file": weights.path,
             "people": [
                 {
                     "bbox": pose.box_xywh,

@@ -34,12 +34,12 @@ def train(args, config, settings: str) -> None:
 
     from simplepose import build, runtime
     from simplepose.checkpoint import Progress, load_backbone, load_checkpoint, save_checkpoint, save_weights
-    from simplepose.config import dump_config, inert_warnings, model_name
+    from simplepose.config import dump_config, inert_warnings
     from simplepose.engine import train_one_epoch
     from simplepose.evaluation import evaluate_and_report
     from simplepose.inference import paddle_network
 
-    run_folder = runtime.make_run_folder(config.OUTPUT_DIR, config.DATASET.DATASET, model_name(config), args.cfg)
+    run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg))
     resume = args.resume_model or (config.TRAIN.RESUME and (run_folder / "checkpoint").exists() and run_folder)
     earlier = None if resume else runtime.set_aside(run_folder)
     runtime.set_up_logging(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
@@ -76,8 +76,8 @@ def train(args, config, settings: str) -> None:
                 "raise it to train on"
             )
     elif config.MODEL.PRETRAINED:
-        count = load_backbone(model, config.MODEL.PRETRAINED)
-        logger.info("=> backbone: %d arrays from %s", count, config.MODEL.PRETRAINED)
+        pretrained = build.find_pretrained(config)
+        logger.info("=> backbone: %d arrays from %s", load_backbone(model, pretrained), pretrained)
     if rank == 0:
         (run_folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
 
@@ -102,7 +102,7 @@ def train(args, config, settings: str) -> None:
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch
             save_weights(model, run_folder / "model_best.pdparams", metadata)
-        save_checkpoint(run_folder / "checkpoint", model, optimizer, progress)
+        save_checkpoint(run_folder / "checkpoint", model, optimizer, progress, metadata)
         runtime.write_json(run_folder / "history.json", progress.history)
     if rank == 0:
         save_weights(model, run_folder / "final_state.pdparams", metadata)

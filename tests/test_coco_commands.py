@@ -79,7 +79,7 @@ def test_training_prints_the_originals_table_with_its_recipe(persons):
     assert lines[table + 2].startswith("| 96x64_pose_resnet_18_d8d8d8 | 0.")
     history = json.loads((run_folder(workplace) / "history.json").read_text())
     assert 0 <= history[0]["AP"] <= history[0]["AR"] <= 1
-    assert read_weights(run_folder(workplace) / "model_best.pdparams").metadata["skeleton"] == "coco"
+    assert read_weights(run_folder(workplace) / "model_best.pdparams").description["DATASET.SKELETON"] == ""
     assert list((workplace / "log" / "coco" / "pose_resnet_18").glob("tiny_*/vdlrecords.*.log"))
 
 
@@ -141,7 +141,7 @@ def test_another_skeletons_annotations_are_refused_in_one_line(persons, stars, r
     assert "Traceback" not in finished.stderr
 
 
-def test_five_joints_of_ones_own_train_validate_and_infer(stars, run_command):
+def test_five_joints_of_ones_own_train_and_validate(stars, run_command):
     finished = run_command("valid.py", "--cfg", "tiny.yaml", "--flip-test", cwd=stars)
     assert finished.returncode == 0, finished.stderr
     metrics = metrics_of(stars)
@@ -152,18 +152,24 @@ def test_five_joints_of_ones_own_train_validate_and_infer(stars, run_command):
     assert scored.returncode == 0, scored.stderr
     assert json.loads((stars / "scores.json").read_text())["AP"] == metrics["AP"]
 
-    inferred = run_command("infer.py", "--cfg", "tiny.yaml", "--img-file", "data/images/val/picture_1.jpg",
-                           "--kpt-thr", "-1", "--output", "drawn.png", cwd=stars)  # fmt: skip
-    assert inferred.returncode == 0, inferred.stderr
-    assert (cv2.imread(str(stars / "drawn.png")) != cv2.imread(str(stars / "data/images/val/picture_1.jpg"))).any()
-    (person,) = json.loads((stars / "drawn.json").read_text())["people"]
-    assert list(person["keypoints"]) == list(FIVE.joints)
-
-    metadata = read_weights(run_folder(stars) / "model_best.pdparams").metadata
-    assert skeleton_from(metadata["skeleton"], "weights") == FIVE
     guess = run_command("mean_pose.py", "--cfg", "tiny.yaml", cwd=stars)
     assert guess.returncode == 0, guess.stderr
     assert "| mean training pose | " in guess.stdout
+
+
+def test_weights_bring_their_skeleton_along(stars, run_command, tmp_path):
+    weights, picture = run_folder(stars) / "model_best.pdparams", stars / "data/images/val/picture_1.jpg"
+    assert skeleton_from(read_weights(weights).description["DATASET.SKELETON"], "weights") == FIVE
+    # neither the experiment nor the skeleton file is here
+    inferred = run_command("infer.py", "--model-file", weights, "--img-file", picture, "--kpt-thr", "-1",
+                           "--output", "drawn.png", cwd=tmp_path)  # fmt: skip
+    assert inferred.returncode == 0, inferred.stderr
+    assert (cv2.imread(str(tmp_path / "drawn.png")) != cv2.imread(str(picture))).any()
+    (person,) = json.loads((tmp_path / "drawn.json").read_text())["people"]
+    assert list(person["keypoints"]) == list(FIVE.joints)
+    again = run_command("valid.py", "--cfg", run_folder(stars) / "config.yaml", f"DATASET.ROOT={stars}/data",
+                        "--model-file", weights, cwd=tmp_path)  # fmt: skip
+    assert again.returncode == 0, again.stderr
 
 
 def test_coco_files_from_the_command_line(persons, run_command, tmp_path):

@@ -145,6 +145,13 @@ def test_validation_finds_the_runs_own_weights_and_repeats_its_score(trained, wo
     assert (flipped["flip_test"], flipped["shift_heatmap"]) == (True, False)
     assert flipped["valid_loss"] != metrics["valid_loss"]
 
+    # The weight file alone says what its network is; nothing reaches for pretrained weights.
+    alone = ("--model-file", folder / "model_best.pdparams", "MODEL.PRETRAINED=nowhere.pth", "DATASET.ROOT=data")
+    described = run_command("valid.py", *alone, "--flip-test", "--no-shift-heatmap", cwd=workplace)
+    assert described.returncode == 0, described.stderr
+    own_folder = workplace / "output/mpii/pose_resnet_18/model_best"
+    assert json.loads((own_folder / "metrics.json").read_text())["Mean"] == flipped["Mean"]
+
     scored = run_command(
         "evaluate.py", "--dataset", "mpii", "--gt", "data/annot/gt_valid.mat", "--pred", folder / "pred.mat",
         "--json", "scores.json", "--plot", "curve.png", cwd=workplace,
@@ -169,6 +176,15 @@ def test_inference_draws_and_writes_coordinates(trained, workplace, run_command)
     assert len(person["keypoints"]) == 16
     assert set(person["keypoints"]["left_wrist"]) == {"x", "y", "score"}
 
+    for weights in ("pose.pth", "pose.safetensors"):  # a file alone says what its network is, in any format
+        to = ("--from", trained[0] / "model_best.pdparams", "--to", f"converted/{weights}")
+        converted = run_command("convert.py", *to, cwd=workplace)
+        assert converted.returncode == 0, converted.stderr
+        alone = ("--model-file", f"converted/{weights}", *args[2:], "--output", "out/alone.png")
+        described = run_command("infer.py", *alone, "MODEL.PRETRAINED=nowhere.pth", cwd=workplace)
+        assert described.returncode == 0, described.stderr
+        assert json.loads((workplace / "out" / "alone.json").read_text())["people"] == result["people"]
+
     boxed = run_command("infer.py", *args, "--bbox", "10,20,100,150", cwd=workplace)
     assert boxed.returncode == 0, boxed.stderr
     assert "the whole image" not in boxed.stdout
@@ -179,7 +195,8 @@ def test_resuming_goes_on_and_ends_where_a_straight_run_ends(trained, workplace,
     straight = trained[0]
     half = run_command("train.py", "--cfg", "tiny.yaml", "OUTPUT_DIR=halves", "TRAIN.END_EPOCH=1", cwd=workplace)
     assert half.returncode == 0, half.stderr
-    rest = run_command("train.py", "--cfg", "tiny.yaml", "OUTPUT_DIR=halves", "TRAIN.RESUME=true", cwd=workplace)
+    args = ("OUTPUT_DIR=halves", "TRAIN.RESUME=true", "MODEL.PRETRAINED=nowhere.pth")  # a resumed training has weights
+    rest = run_command("train.py", "--cfg", "tiny.yaml", *args, cwd=workplace)
     assert rest.returncode == 0, rest.stderr
     assert "=> going on from halves/mpii/pose_resnet_18/tiny at epoch 1" in rest.stdout
     histories = [
@@ -200,6 +217,21 @@ def test_a_fresh_training_sets_the_earlier_one_aside(trained, workplace, run_com
     (earlier,) = (workplace / "twice/mpii/pose_resnet_18").glob("tiny_until_*")
     for path in trained[0].iterdir():
         assert (earlier / path.name).read_bytes() == path.read_bytes()
+
+
+def test_validation_warns_where_experiment_and_weights_differ(trained, workplace, run_command):
+    args = ("--cfg", "tiny.yaml", "MODEL.IMAGE_SIZE=96", "OUTPUT_DIR=w", "--model-file", trained[0] / "checkpoint")
+    finished = run_command("valid.py", *args, cwd=workplace)
+    assert finished.returncode == 0, finished.stderr
+    line = f"=> MODEL.IMAGE_SIZE: [96, 96] is configured and used, {trained[0] / 'checkpoint'} was made with [64, 64]"
+    assert line in finished.stdout.splitlines()
+
+
+def test_training_names_pretrained_weights_that_are_missing(workplace, run_command):
+    args = ("--cfg", "tiny.yaml", "MODEL.PRETRAINED=models/resnet50-19c8e357.pth", "OUTPUT_DIR=p")
+    finished = run_command("train.py", *args, cwd=workplace)
+    assert finished.returncode == 2
+    assert "MODEL.PRETRAINED names models/resnet50-19c8e357.pth, which does not exist" in finished.stderr
 
 
 def test_a_set_without_labels_is_predicted_not_scored(trained, workplace, run_command):

@@ -56,8 +56,8 @@ def test_five_real_persons_are_learnt_by_heart(real_data, run_command, tmp_path)
         "train.py", "--cfg", "experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml",
         f"DATASET.ROOT={real_data.as_posix()}/mpii", "DATASET.TRAIN_SET=valid_with_images",
         "DATASET.TEST_SET=valid_with_images", "DATASET.FLIP=false", "DATASET.ROT_FACTOR=0", "DATASET.SCALE_FACTOR=0",
-        "MODEL.DEPTH=18", "TRAIN.END_EPOCH=100", "TRAIN.LR_STEP=[80]", f"OUTPUT_DIR={tmp_path.as_posix()}",
-        f"LOG_DIR={tmp_path.as_posix()}",
+        "MODEL.DEPTH=18", "MODEL.PRETRAINED=", "TRAIN.END_EPOCH=100", "TRAIN.LR_STEP=[80]",
+        f"OUTPUT_DIR={tmp_path.as_posix()}", f"LOG_DIR={tmp_path.as_posix()}",
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     (metrics,) = tmp_path.rglob("metrics.json")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from simplepose.config import load_config
+from simplepose.config import dump_config, load_config
 from simplepose.errors import UserError
 from simplepose.skeletons import COCO, MPII, load_skeleton, skeleton_from
 
@@ -93,7 +93,15 @@ def test_the_configuration_takes_the_joint_count_from_the_skeleton(tmp_path):
     experiment = tmp_path / "a.yaml"
     experiment.write_text("DATASET: {DATASET: coco}\nMODEL: {NUM_JOINTS: 17}")
     skeleton = f"DATASET.SKELETON={(tmp_path / 'face.yaml').as_posix()}"
-    assert load_config(experiment, [skeleton]).MODEL.NUM_JOINTS == 5
+    config = load_config(experiment, [skeleton])
+    assert config.MODEL.NUM_JOINTS == 5
+    # The configuration of a run holds the definition, not a path that may move.
+    dumped = tmp_path / "dumped.yaml"
+    dumped.write_text(dump_config(config))
+    (tmp_path / "face.yaml").rename(tmp_path / "moved.yaml")
+    assert load_config(dumped) == config
+    assert load_config(dumped, ["DATASET.DATASET=mpii"]).MODEL.NUM_JOINTS == 16
+    (tmp_path / "moved.yaml").rename(tmp_path / "face.yaml")
     with pytest.raises(UserError, match="the face skeleton has 5 joints"):
         load_config(experiment, [skeleton, "MODEL.NUM_JOINTS=17"])
     with pytest.raises(UserError, match="set DATASET.DATASET to coco"):

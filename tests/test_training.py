@@ -11,6 +11,7 @@ from simplepose.errors import UserError
 from simplepose.losses import joints_mse_loss
 from simplepose.models.pose_resnet import PoseResNet
 from simplepose.optim import build_optimizer, lr_schedule
+from simplepose.weights import write_weights
 
 
 def small_network(joints: int = 3, depth: int = 18) -> PoseResNet:
@@ -121,6 +122,22 @@ def test_weights_of_another_network_are_explained(tmp_path):
         load_weights(small_network(joints=4), tmp_path / "w.pdparams")
     with pytest.raises(UserError, match="holds a ResNet-18; this configuration asks for a ResNet-34"):
         load_weights(small_network(depth=34), tmp_path / "w.pdparams")
+
+
+def test_names_that_do_not_fit_are_all_listed(tmp_path, caplog):
+    state = {name: tensor.numpy() for name, tensor in small_network().state_dict().items()}
+    state["final.bias"] = state.pop("final_layer.bias")
+    write_weights(tmp_path / "w.pdparams", state, {"arch": "x"})
+    with pytest.raises(UserError, match="1 missing .final_layer.bias., 1 unexpected .final.bias"):
+        load_weights(small_network(), tmp_path / "w.pdparams")
+    assert [record.message for record in caplog.records][-2:] == [
+        "  missing     final_layer.bias",
+        "  unexpected  final.bias",
+    ]
+    del state["backbone.bn1._mean"]
+    write_weights(tmp_path / "w.pdparams", state, {"arch": "x"})
+    with pytest.raises(UserError, match="backbone.bn1._mean"):  # the head may be missing, nothing of the backbone may
+        load_backbone(small_network(), tmp_path / "w.pdparams")
 
 
 def test_a_pretrained_backbone_keeps_its_statistics(tmp_path):

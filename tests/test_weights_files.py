@@ -4,8 +4,10 @@ import collections
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from simplepose.weights import (
     write_weights,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
@@ -74,10 +77,10 @@ def test_what_is_written_reads_back_bit_for_bit(tmp_path, extension):
         pytest.importorskip("safetensors")
     state = pose_state()
     path = str(tmp_path / f"weights{extension}")
-    write_weights(path, state, {"depth": 18, "input_format": "bgr", "skeleton": "人"})
+    write_weights(path, state, {"arch": "人", "config": {"MODEL.INPUT_FORMAT": "rgb"}})
     weights = read_weights(path)
     assert_same(weights.state, state, in_order=extension != ".safetensors")
-    assert weights.metadata["input_format"] == "bgr" and weights.metadata["skeleton"] == "人"
+    assert weights.metadata["arch"] == "人" and weights.description["MODEL.INPUT_FORMAT"] == "rgb"
     assert weights.source == ("microsoft" if extension == ".pth" else "simplepose")
     assert os.listdir(tmp_path) == [f"weights{extension}"]  # no temporary file is left
 
@@ -108,6 +111,63 @@ def test_pytorch_to_paddle_and_back_is_bit_identical(tmp_path):
     assert_same(read_torch(tmp_path / "d.pth"), old)
     fresh = from_project(third.state)["bn1.num_batches_tracked"]
     assert fresh.dtype == np.int64 and fresh.shape == () and fresh == 0
+
+
+def test_the_command_converts_there_and_back_bit_for_bit(tmp_path, run_command):
+    write_torch(tmp_path / "a.pth.tar", from_project(pose_state(depth=50)))
+    first = run_command(
+        "convert.py", "--from", "a.pth.tar", "--to", "new/b.pdparams", "--image-size", 192, 256, cwd=tmp_path
+    )
+    assert first.returncode == 0, first.stderr
+    for line in (
+        "PyTorch (zip) file, names of microsoft",
+        "ResNet-50, 16 joints",
+        "size     [192, 256]",
+        "input    bgr",
+    ):
+        assert line in first.stdout
+    second = run_command("convert.py", "--from", "new/b.pdparams", "--to", "c.pth", cwd=tmp_path)
+    assert second.returncode == 0 and "size     [192, 256]" in second.stdout, second.stderr
+    assert_same(read_torch(tmp_path / "c.pth"), read_torch(tmp_path / "a.pth.tar"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--image-size", 192, 200), r"MODEL\.IMAGE_SIZE has a side of 200 .*a\.pth"),
+        (("--style", "torch"), r"MODEL\.STYLE must be one of pytorch, caffe"),
+        (("--input-format", "grey"), r"MODEL\.INPUT_FORMAT must be one of bgr, rgb, humanposebl"),
+        (("--source", "keras"), "keras is not a known source"),
+        (("--to", "b.bin"), "should end in"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be(tmp_path, run_command, arguments, message):
+    write_torch(tmp_path / "a.pth", from_project(pose_state(depth=50)))
+    finished = run_command("convert.py", "--from", "a.pth", "--to", "b.pdparams", *arguments, cwd=tmp_path)
+    assert finished.returncode == 2 and re.search(message, finished.stderr), finished.stderr
+    assert "Traceback" not in finished.stderr and os.listdir(tmp_path) == ["a.pth"]
+
+
+@pytest.mark.slow
+def test_converting_takes_less_than_three_times_the_file_in_memory(tmp_path):
+    pytest.importorskip("resource")
+    rng = np.random.default_rng(0)
+    state = pose_state(depth=50)
+    state["backbone.layer4.0.conv1.weight"] = rng.standard_normal((34_000_000, 1, 1, 1)).astype(np.float32)
+    write_torch(tmp_path / "a.pth", from_project(state))
+    command = [sys.executable, str(ROOT / "pose_estimation" / "convert.py"), "--from", "a.pth", "--to", "b.pdparams"]
+    measured = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak, bare = (
+        unit * int(subprocess.check_output([sys.executable, "-c", measured, *line], cwd=tmp_path))
+        for line in (command, [sys.executable, "-c", "pass"])
+    )
+    size = os.path.getsize(tmp_path / "a.pth")
+    print(f"\n{(peak - bare) / size:.2f} times the file")
+    assert peak - bare < 3 * size
 
 
 def renamed(state, rules):
@@ -166,7 +226,8 @@ def test_unknown_names_are_kept_and_not_guessed(tmp_path):
 def test_the_earlier_ports_files_ask_for_their_own_input_format(tmp_path):
     write_paddle(tmp_path / "model_best.pdparams", pose_state())  # no metadata: not written by this project
     weights = read_weights(tmp_path / "model_best.pdparams")
-    assert weights.source == "humanposebl" and weights.metadata["input_format"] == "humanposebl"
+    assert weights.source == "humanposebl" and weights.description["MODEL.INPUT_FORMAT"] == "humanposebl"
+    assert "taken for weights of the earlier Paddle port" in weights.notes[0]
     assert read_weights(tmp_path / "model_best.pdparams", source="simplepose").metadata == {}
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from simplepose.weights import from_project, read_torch, read_weights, write_torch, write_weights
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (tests/requirements-parity.txt)")
+pytestmark = pytest.mark.parity
 
 
 def save(value, path, legacy):
@@ -137,7 +138,7 @@ def test_to_paddle_and_back_loads_strictly_with_equal_bits(tmp_path, legacy):
     module.bn1.num_batches_tracked += 41
     save(module.state_dict(), tmp_path / "a.pth", legacy)
     first = read_weights(tmp_path / "a.pth")
-    assert first.source == "microsoft" and first.metadata["input_format"] == "bgr"
+    assert first.source == "microsoft" and first.metadata["config"] == {"MODEL.INPUT_FORMAT": "bgr"}
     write_weights(tmp_path / "b.pdparams", first.state, first.metadata)
     second = read_weights(tmp_path / "b.pdparams")
     write_weights(tmp_path / "c.pth", second.state, second.metadata)

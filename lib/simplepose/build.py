@@ -7,7 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simplepose.config import arch_name, find_skeleton
+from simplepose.config import (
+    DESCRIBED,
+    arch_name,
+    disagreements,
+    find_skeleton,
+    get_key,
+    load_config,
+    model_name,
+    parse_override,
+)
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.coco import annotation_file, load_coco, read_coco
 from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
@@ -20,7 +29,8 @@ from simplepose.metrics.coco_ap import CocoEvaluator
 from simplepose.metrics.pckh import PckhEvaluator, load_pckh_ground_truth
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.runtime import ranks
-from simplepose.skeletons import Skeleton
+from simplepose.skeletons import SKELETONS, Skeleton
+from simplepose.weights import CONFIG_KEY, WeightFile, infer_joints, read_weights
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -201,23 +211,112 @@ def weights_metadata(config: EasyDict, **figures: Any) -> dict[str, Any]:
     return {
         "format": 1,
         "arch": arch_name(config),
-        # a skeleton of the user's own travels with the weights, not as a path
-        "skeleton": build_skeleton(config).definition() if config.DATASET.SKELETON else config.DATASET.DATASET,
-        "model": {key: value for key, value in config.MODEL.items() if key != "PRETRAINED"},
-        "input_format": config.MODEL.INPUT_FORMAT,
+        CONFIG_KEY: {key: get_key(config, key) for key in DESCRIBED},
         "commit": git_commit(),
         **figures,
     }
 
 
-def find_model_file(config: EasyDict, run_folder: Path) -> Path:
-    """TEST.MODEL_FILE, or the run's own best weights, or its last."""
-    if config.TEST.MODEL_FILE:
-        path = Path(config.TEST.MODEL_FILE)
-        if not path.is_file():
+def find_pretrained(config: EasyDict) -> Path:
+    """The file that MODEL.PRETRAINED names; `imagenet` stands for Paddle's own."""
+    from simplepose.checkpoint import imagenet_weights
+
+    pretrained, style = config.MODEL.PRETRAINED, config.MODEL.STYLE
+    if pretrained == "imagenet":
+        if style != "pytorch":  # every name and shape would fit, and every feature would be another
+            raise UserError(
+                f"MODEL.PRETRAINED imagenet are weights of MODEL.STYLE pytorch, and MODEL.STYLE is {style}; "
+                f"name a file of {style} weights, or set MODEL.STYLE=pytorch"
+            )
+        return imagenet_weights(config.MODEL.DEPTH)
+    if not Path(pretrained).exists():
+        raise UserError(
+            f"MODEL.PRETRAINED names {pretrained}, which does not exist; MODEL.PRETRAINED=imagenet fetches Paddle's "
+            "weights, MODEL.PRETRAINED= trains from scratch"
+        )
+    return Path(pretrained)
+
+
+def run_folder(config: EasyDict, named_after: str | os.PathLike) -> Path:
+    """<OUTPUT_DIR>/<data set>/<model>/<name of the experiment file, or of the weight file if there is none>."""
+    stem = Path(named_after).stem.removesuffix(".pth")  # of .pth.tar
+    return Path(config.OUTPUT_DIR) / config.DATASET.DATASET / model_name(config) / stem
+
+
+def load_config_and_weights(
+    cfg: str | None, overrides: list[str], flags: dict[str, Any]
+) -> tuple[EasyDict, WeightFile, list[str]]:
+    """The weights that a command is to use, and a configuration that fits them.
+
+    Without an experiment file the weight file says what its network is. With one, what it or the command line
+    writes wins over the weight file, and the weight file over the defaults.
+
+    Args:
+        cfg, overrides, flags: as `load_config` takes them.
+
+    Returns:
+        The configuration, TEST.MODEL_FILE filled in; the weights; lines for the user about every key in which
+        weight file and experiment file differ, and about what had to be assumed.
+    """
+    overridden = {**dict(parse_override(text) for text in overrides), **flags}
+    written = load_config(cfg, overrides, flags) if cfg else None
+    if written:
+        path = find_model_file(written.TEST.MODEL_FILE, run_folder(written, cfg))
+    elif overridden.get("TEST.MODEL_FILE"):
+        path = find_model_file(str(overridden["TEST.MODEL_FILE"]))
+    else:
+        raise UserError("name an experiment file with --cfg, or weights with --model-file, or both")
+    weights = read_weights(path)
+    description = weights.description
+    assumed = {} if written else _assumed(weights, {*description, *overridden})
+    flags = {**flags, "TEST.MODEL_FILE": str(path)}
+    config = load_config(cfg, overrides, flags, (path, {**description, **assumed}))
+
+    notes = [*weights.notes, *(f"{key}: {value} is assumed, {path} does not say" for key, value in assumed.items())]
+    for key, configured, described in disagreements(config, description):
+        notes.append(f"{key}: {configured} is configured and used, {path} was made with {described}")
+    for key, configured, described in disagreements(written, description) if written else ():
+        if get_key(config, key) == described:
+            notes.append(f"{key}: {described}, as {path} says; {cfg} leaves it open (default {configured})")
+    return config, weights, notes
+
+
+def _assumed(weights: WeightFile, known: set[str]) -> dict[str, Any]:
+    """What is most likely of a network that nothing else describes: configuration key -> value.
+
+    Raises:
+        UserError: no pose network, or one of which too much is unknown.
+    """
+    joints = infer_joints({name: array.shape for name, array in weights.state.items()})
+    if not weights.description or joints is None:
+        raise UserError(f"{weights.path} holds no pose network: deconv_layers and final_layer are not in it")
+    if "MODEL.IMAGE_SIZE" not in known:  # a guess would run, and quietly score worse
+        raise UserError(
+            f"{weights.path} does not say the input size of its network; add it in pixels (width, height), as "
+            "MODEL.IMAGE_SIZE=[192,256], or name the experiment file with --cfg"
+        )
+    assumed = {}
+    if "DATASET.DATASET" not in known and "DATASET.SKELETON" in known:
+        assumed["DATASET.DATASET"] = "coco"  # skeletons of one's own go with its format
+    elif "DATASET.DATASET" not in known:
+        skeletons = [name for name, skeleton in SKELETONS.items() if skeleton.num_joints == joints]
+        if not skeletons:
+            counts = ", ".join(f"{name} {skeleton.num_joints}" for name, skeleton in SKELETONS.items())
+            raise UserError(f"{weights.path} predicts {joints} joints, as no skeleton that is known here ({counts})")
+        assumed["DATASET.DATASET"] = skeletons[0]
+    if "MODEL.STYLE" not in known:
+        assumed["MODEL.STYLE"] = "pytorch"
+    return assumed
+
+
+def find_model_file(model_file: str, folder: Path | None = None) -> Path:
+    """The file itself, or the run's own best weights, or its last."""
+    if model_file:
+        path = Path(model_file)
+        if not path.exists():
             raise UserError(f"no such weight file: {path}")
         return path
     for name in ("model_best.pdparams", "final_state.pdparams"):
-        if (run_folder / name).is_file():
-            return run_folder / name
-    raise UserError(f"no weights in {os.fspath(run_folder)}; train first, or name a file with --model-file")
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"no weights in {os.fspath(folder)}; train first, or name a file with --model-file")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,9 @@ from paddle.optimizer import Optimizer
 
 from simplepose.errors import UserError
 from simplepose.files import written_whole
-from simplepose.weights import compare, read_pickle_checked, read_weights, write_weights
+from simplepose.weights import METADATA_KEY, WeightFile, compare, read_pickle_checked, read_weights, write_weights
+
+logger = logging.getLogger("simplepose")
 
 
 @dataclass
@@ -33,8 +38,8 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def load_weights(model: nn.Layer, path: str | os.PathLike) -> dict[str, Any]:
-    """Load a weight file into the network, every name and shape or nothing.
+def load_weights(model: nn.Layer, weights: WeightFile | str | os.PathLike) -> dict[str, Any]:
+    """Load a weight file, or its path, into the network, every name and shape or nothing.
 
     Returns:
         The metadata saved with the weights.
@@ -42,9 +47,34 @@ def load_weights(model: nn.Layer, path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: unreadable file, or one whose names or shapes are not the network's; it lists them.
     """
-    weights = read_weights(path)
-    _set_strictly(model, weights.state, path)
+    if not isinstance(weights, WeightFile):
+        weights = read_weights(weights)
+    _set_strictly(model, weights.state, weights.path)
     return weights.metadata
+
+
+def imagenet_weights(depth: int) -> Path:
+    """Paddle's own ImageNet weights of a ResNet (stride in the 3x3 convolution): from its cache, or fetched into it.
+
+    Raises:
+        UserError: not in the cache and not to be had; it says which file to place where.
+    """
+    from paddle.utils import download
+    from paddle.vision.models.resnet import model_urls
+
+    url, md5 = model_urls[f"resnet{depth}"]
+    place = Path(download.WEIGHTS_HOME, url.rsplit("/", 1)[-1])
+    if not place.exists():
+        logger.info("=> fetching %s", url)
+    try:
+        return Path(download.get_weights_path_from_url(url, md5))
+    except (OSError, RuntimeError):
+        found = "found with another checksum" if place.exists() else "not there"
+        raise UserError(
+            f"MODEL.PRETRAINED imagenet needs {place}, which is {found}, and {url} cannot be fetched: place it there, "
+            "or set MODEL.PRETRAINED to a local file such as torchvision's .pth, or MODEL.PRETRAINED= to train from "
+            "scratch"
+        ) from None
 
 
 def load_backbone(model: nn.Layer, path: str | os.PathLike) -> int:
@@ -55,10 +85,9 @@ def load_backbone(model: nn.Layer, path: str | os.PathLike) -> int:
     """
     state = read_weights(path).state
     backbone = {name: array for name, array in state.items() if name.startswith("backbone.")}
-    expected = {f"backbone.{name}": tensor.shape for name, tensor in model.backbone.state_dict().items()}
-    compare(expected, backbone).require(path)
-    model.backbone.set_state_dict({name[len("backbone.") :]: backbone[name] for name in expected})
-    return len(expected)
+    matched = _require_fit(model, backbone, path, may_miss=("deconv_layers.", "final_layer."))
+    model.backbone.set_state_dict({name[len("backbone.") :]: backbone[name] for name in matched})
+    return len(matched)
 
 
 def save_weights(model: nn.Layer, path: str | os.PathLike, metadata: dict[str, Any]) -> None:
@@ -66,12 +95,19 @@ def save_weights(model: nn.Layer, path: str | os.PathLike, metadata: dict[str, A
     write_weights(path, {name: tensor.numpy() for name, tensor in model.state_dict().items()}, metadata)
 
 
-def save_checkpoint(path: str | os.PathLike, model: nn.Layer, optimizer: Optimizer, progress: Progress) -> None:
-    """Write everything that a training needs to go on."""
+def save_checkpoint(
+    path: str | os.PathLike,
+    model: nn.Layer,
+    optimizer: Optimizer,
+    progress: Progress,
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Write everything that a training needs to go on; with metadata it is a weight file that describes itself too."""
     content = {
         "model": {name: tensor.numpy() for name, tensor in model.state_dict().items()},
         "optimizer": _optimizer_state(model, optimizer),
         "progress": dict(vars(progress)),
+        METADATA_KEY: json.dumps(metadata or {}),
     }
     with written_whole(path) as scratch, open(scratch, "wb") as stream:
         pickle.dump(content, stream, protocol=4)
@@ -97,8 +133,23 @@ def load_checkpoint(path: str | os.PathLike, model: nn.Layer, optimizer: Optimiz
 
 
 def _set_strictly(model: nn.Layer, state: dict[str, np.ndarray], path: str | os.PathLike) -> None:
-    compare({name: tensor.shape for name, tensor in model.state_dict().items()}, state).require(path)
+    _require_fit(model, state, path)
     model.set_state_dict(state)
+
+
+def _require_fit(
+    model: nn.Layer, state: dict[str, np.ndarray], path: str | os.PathLike, may_miss: Sequence[str] = ()
+) -> list[str]:
+    """The names that fit; where they do not and no configuration key explains it, every name goes to the log."""
+    report = compare({name: tensor.shape for name, tensor in model.state_dict().items()}, state)
+    try:
+        report.require(path, may_miss)
+    except UserError:
+        if not report.reasons:
+            for line in report.explain(path):
+                logger.warning(line)
+        raise
+    return report.matched
 
 
 # Paddle names an optimiser's arrays after parameters whose own names count up over the process

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from easydict import EasyDict
 
+    from simplepose.weights import WeightFile
 
-def config_parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
+
+def config_parser(description: str, epilog: str = "", needs_cfg: bool = True) -> argparse.ArgumentParser:
     """A parser with --cfg and free SECTION.KEY=value overrides."""
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="experiment file (experiments/...yaml)")
+    cfg_help = "experiment file (experiments/...yaml)"
+    if not needs_cfg:
+        cfg_help += "; without it the weight file says what its network is"
+    parser.add_argument("--cfg", required=needs_cfg, metavar="FILE", help=cfg_help)
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -55,13 +60,28 @@ FLAG_KEYS = {
 
 def parse_config(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, EasyDict]:
     """Parse the command line and load the configuration it names; flags win over SECTION.KEY=value."""
-    args = parser.parse_intermixed_args()
+    args, flags = _parse(parser)
 
     from simplepose.config import load_config  # here, so that --help loads nothing heavy
 
+    return args, load_config(args.cfg, args.overrides, flags)
+
+
+def parse_config_and_weights(
+    parser: argparse.ArgumentParser,
+) -> tuple[argparse.Namespace, EasyDict, WeightFile, list[str]]:
+    """As `parse_config`, with the weights to use and with lines about them; see `build.load_config_and_weights`."""
+    args, flags = _parse(parser)
+
+    from simplepose.build import load_config_and_weights
+
+    return args, *load_config_and_weights(args.cfg, args.overrides, flags)
+
+
+def _parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The arguments, and those of them that stand for a configuration key, by key."""
+    args = parser.parse_intermixed_args()
     flags = {key: getattr(args, flag, None) for flag, key in FLAG_KEYS.items()}
     if getattr(args, "use_detect_bbox", False):
         flags["TEST.USE_GT_BBOX"] = False
-    return args, load_config(
-        args.cfg, args.overrides, {key: value for key, value in flags.items() if value is not None}
-    )
+    return args, {key: value for key, value in flags.items() if value is not None}

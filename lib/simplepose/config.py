@@ -19,7 +19,7 @@ from easydict import EasyDict
 from simplepose.errors import UserError
 from simplepose.files import read_yaml
 from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import SKELETONS, Skeleton, load_skeleton
+from simplepose.skeletons import SKELETONS, Skeleton, load_skeleton, skeleton_from
 
 BACKBONE_STRIDE = 32  # a ResNet's output is 1/32 of its input
 
@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
         "ROOT": "",
         "TRAIN_SET": "train",
         "TEST_SET": "valid",
-        "SKELETON": "",  # YAML file of other joints in COCO's format; empty: those of DATASET
+        "SKELETON": "",  # other joints in COCO's format: a YAML file, or what is in it; empty: those of DATASET
         "DATA_FORMAT": "jpg",  # "zip" reads images from images.zip
         "HYBRID_JOINTS_TYPE": "",
         "SELECT_DATA": False,
@@ -163,6 +163,7 @@ NOT_NEGATIVE = (
 # A value derived from others is stale once one of these is overridden on the command line; it is derived anew.
 DERIVED_FROM = {
     "MODEL.EXTRA.HEATMAP_SIZE": ("MODEL.IMAGE_SIZE", "MODEL.EXTRA.NUM_DECONV_LAYERS"),
+    "DATASET.SKELETON": ("DATASET.DATASET",),
     "MODEL.NUM_JOINTS": ("DATASET.DATASET", "DATASET.SKELETON"),
     "MODEL.DEPTH": ("MODEL.EXTRA.NUM_LAYERS",),
     "MODEL.EXTRA.NUM_LAYERS": ("MODEL.DEPTH",),
@@ -170,16 +171,43 @@ DERIVED_FROM = {
 SIZES = ("MODEL.IMAGE_SIZE", "MODEL.EXTRA.HEATMAP_SIZE")  # (width, height), or one number for both
 INTEGERS = ("MODEL.DEPTH", "MODEL.NUM_JOINTS", "MODEL.EXTRA.NUM_LAYERS")  # whose default is None
 
+# What a weight file says of its network: all that is needed to rebuild it, to feed it and to read its heatmaps.
+DESCRIBED = (
+    "DATASET.DATASET",
+    "DATASET.SKELETON",
+    "MODEL.NAME",
+    "MODEL.BACKBONE",
+    "MODEL.DEPTH",
+    "MODEL.STYLE",
+    "MODEL.NUM_JOINTS",
+    "MODEL.IMAGE_SIZE",
+    "MODEL.INPUT_FORMAT",
+    "MODEL.EXTRA.TARGET_TYPE",
+    "MODEL.EXTRA.SIGMA",
+    "MODEL.EXTRA.HEATMAP_SIZE",
+    "MODEL.EXTRA.FINAL_CONV_KERNEL",
+    "MODEL.EXTRA.DECONV_WITH_BIAS",
+    "MODEL.EXTRA.NUM_DECONV_LAYERS",
+    "MODEL.EXTRA.NUM_DECONV_FILTERS",
+    "MODEL.EXTRA.NUM_DECONV_KERNELS",
+)
+
 
 def load_config(
-    path: str | os.PathLike, overrides: Iterable[str] = (), flags: dict[str, Any] | None = None
+    path: str | os.PathLike | None,
+    overrides: Iterable[str] = (),
+    flags: dict[str, Any] | None = None,
+    described: tuple[str | os.PathLike, dict[str, Any]] | None = None,
 ) -> EasyDict:
     """Read an experiment file.
 
     Args:
-        path: YAML file with the sections and keys of `DEFAULTS`; what it leaves out keeps its default.
+        path: YAML file with the sections and keys of `DEFAULTS`; what it leaves out keeps its default. None: no
+            experiment file.
         overrides: "SECTION.KEY=value" strings, the value in YAML; they win over the file.
         flags: "SECTION.KEY" -> value, from a command's own flags; they win over both.
+        described: a weight file and what it says of its network ("SECTION.KEY" -> value, the keys `DESCRIBED`);
+            it takes the place of the defaults, so that anything written wins over it.
 
     Returns:
         The complete configuration; sizes are (width, height) lists, nothing is None.
@@ -187,22 +215,37 @@ def load_config(
     Raises:
         UserError: unreadable file, unknown key, wrong type or value, or values that contradict each other.
     """
+    file, description = described or (None, {})
+    foreign = [key for key in description if key not in DESCRIBED]
+    if foreign:  # a weight file must not choose folders, devices or data
+        raise UserError(f"{file} sets {foreign[0]!r}, which is no property of a network; it was not read")
+    overridden = {**dict(parse_override(text) for text in overrides), **(flags or {})}
+    config = copy.deepcopy(DEFAULTS)
+    for where, layer in ((file, description), (path, _read_yaml(path)), ("command line", overridden)):
+        for key, value in layer.items():
+            _set(config, key, value, str(where))
+        for key, sources in DERIVED_FROM.items():
+            if key not in layer and any(source in layer for source in sources):
+                _set(config, key, None, str(where))
+    where = str(path or file)
+    _derive(config, where)
+    _check(config, where)
+    return EasyDict(config)
+
+
+def disagreements(config: EasyDict, described: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, configured value, described value) wherever a configuration differs from a weight file's description."""
+    return [(key, get_key(config, key), value) for key, value in described.items() if get_key(config, key) != value]
+
+
+def _read_yaml(path: str | os.PathLike | None) -> dict[str, Any]:
+    """Dotted key -> value of everything written in an experiment file."""
+    if path is None:
+        return {}
     written = read_yaml(path, "configuration")
     if not isinstance(written, dict):
         raise UserError(f"{path} holds no configuration: expected sections such as DATASET and MODEL")
-
-    config = copy.deepcopy(DEFAULTS)
-    for key, value in _leaves(written, str(path)):
-        _set(config, key, value, str(path))
-    overridden = {**dict(parse_override(text) for text in overrides), **(flags or {})}
-    for key, value in overridden.items():
-        _set(config, key, value, "command line")
-    for key, sources in DERIVED_FROM.items():
-        if key not in overridden and any(source in overridden for source in sources):
-            _set(config, key, None, "command line")
-    _derive(config, str(path))
-    _check(config, str(path))
-    return EasyDict(config)
+    return dict(_leaves(written, str(path)))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -245,21 +288,10 @@ def model_name(config: EasyDict) -> str:
     return f"{config.MODEL.NAME}_{config.MODEL.DEPTH}"
 
 
-def find_skeleton(config: dict[str, Any]) -> Skeleton:
-    """The joints of DATASET.SKELETON, or else those of the data set.
-
-    Raises:
-        UserError: an unreadable skeleton file, or one for a data set that is not in COCO's format.
-    """
+def find_skeleton(config: dict[str, Any], where: str = "DATASET.SKELETON") -> Skeleton:
+    """The joints that DATASET.SKELETON defines, or else those of the data set."""
     dataset = config["DATASET"]
-    if not dataset["SKELETON"]:
-        return SKELETONS[dataset["DATASET"]]
-    if dataset["DATASET"] != "coco":
-        raise UserError(
-            f"DATASET.SKELETON goes with annotations in COCO's format; set DATASET.DATASET to coco, "
-            f"found {dataset['DATASET']}"
-        )
-    return load_skeleton(dataset["SKELETON"])
+    return skeleton_from(dataset["SKELETON"], where) if dataset["SKELETON"] else SKELETONS[dataset["DATASET"]]
 
 
 def arch_name(config: EasyDict) -> str:
@@ -286,14 +318,15 @@ def _leaves(tree: dict, where: str, prefix: str = "", known: dict | None = None)
 
 
 def _set(config: dict, key: str, value: Any, where: str) -> None:
-    parent, parts = config, key.split(".")
+    parent, known, parts = config, DEFAULTS, key.split(".")
     for depth, part in enumerate(parts):
-        if not isinstance(parent, dict) or part not in parent:
+        if not isinstance(known, dict) or part not in known:
             raise UserError(_unknown_key(key, where))
-        if depth < len(parts) - 1:
+        known = known[part]
+        if depth < len(parts) - 1 and isinstance(known, dict):
             parent = parent[part]
-    if isinstance(parent[parts[-1]], dict):
-        raise UserError(f"{key} is a section ({where}); set one of its keys: {', '.join(parent[parts[-1]])}")
+    if isinstance(known, dict):
+        raise UserError(f"{key} is a section ({where}); set one of its keys: {', '.join(known)}")
     parent[parts[-1]] = _typed(key, value, where)
 
 
@@ -328,6 +361,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
         if not all(part.strip().isdigit() for part in value.split(",") if value):
             raise wrong('device numbers such as "0,1"')
         return value
+    if key == "DATASET.SKELETON" and isinstance(value, dict):  # as in a weight file; checked once all is known
+        return dict(value)
     if key == "MODEL.STYLE" and value == "paddle":  # the earlier Paddle port's word for the same network
         return "pytorch"
     if isinstance(default, bool):
@@ -386,7 +421,16 @@ def _derive(config: dict, where: str) -> None:
         )
     extra["HEATMAP_SIZE"] = drawn
 
-    skeleton = find_skeleton(config)
+    dataset = config["DATASET"]
+    if dataset["SKELETON"] and dataset["DATASET"] != "coco":
+        raise UserError(
+            f"DATASET.SKELETON goes with annotations in COCO's format ({where}); set DATASET.DATASET to coco, "
+            f"found {dataset['DATASET']}"
+        )
+    if isinstance(dataset["SKELETON"], str) and dataset["SKELETON"]:
+        dataset["SKELETON"] = load_skeleton(dataset["SKELETON"]).definition()  # so that it goes with the run
+    dataset["SKELETON"] = dataset["SKELETON"] or ""
+    skeleton = find_skeleton(config, where)
     if model["NUM_JOINTS"] not in (None, skeleton.num_joints):
         raise UserError(
             f"MODEL.NUM_JOINTS is {model['NUM_JOINTS']} ({where}), but the {skeleton.name} skeleton has "

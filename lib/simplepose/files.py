@@ -20,7 +20,7 @@ from simplepose.errors import UserError
 
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a scratch path in the same folder; it takes `path`'s name when the block ends well.
+    """Yield a scratch path in the same folder, made if need be; it takes `path`'s name when the block ends well.
 
     An older file of that name stays until then, and stays for good if the block fails.
 
@@ -30,6 +30,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
         with open(scratch, "rb+") as stream:
             os.fsync(stream.fileno())

@@ -135,9 +135,8 @@ def set_seeds(seed: int) -> None:
     paddle.seed(seed)
 
 
-def make_run_folder(output_dir: str, dataset: str, model: str, config_path: str) -> Path:
-    """Create and return output/<dataset>/<model>/<config name>/."""
-    folder = Path(output_dir) / dataset / model / Path(config_path).stem
+def make_run_folder(folder: Path) -> Path:
+    """Create the folder, see that it can be written to, and return it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"

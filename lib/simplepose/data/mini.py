@@ -15,7 +15,6 @@ import io
 import json
 import math
 import os
-import shutil
 import tempfile
 import zipfile
 from pathlib import Path
@@ -26,6 +25,7 @@ from scipy.io import savemat
 from tqdm import tqdm
 
 from simplepose.errors import UserError
+from simplepose.files import written_whole
 
 GENERATOR_VERSION = 1  # raise it when the same seed draws something else
 TEST_IMAGES = 4  # test.json is for looking, not for scoring
@@ -717,13 +717,9 @@ def write_mini_mpii(
 def zip_mini_mpii(root: Path, path: Path) -> None:
     """Pack a mini data set as ``mpii/...``; the same files give the same archive (fixed times and order)."""
     root, path = Path(root), Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as workshop:
-        draft = Path(workshop) / path.name
-        with zipfile.ZipFile(draft, "w") as archive:
-            for file in sorted(p for p in root.rglob("*") if p.is_file()):
-                info = zipfile.ZipInfo(f"mpii/{file.relative_to(root).as_posix()}", (2018, 9, 8, 0, 0, 0))
-                info.create_system, info.external_attr = 3, 0o644 << 16  # a Unix file, rw-r--r--
-                info.compress_type = zipfile.ZIP_STORED if file.suffix == ".jpg" else zipfile.ZIP_DEFLATED
-                archive.writestr(info, file.read_bytes())
-        shutil.move(str(draft), str(path))
+    with written_whole(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
+        for file in sorted(p for p in root.rglob("*") if p.is_file()):
+            info = zipfile.ZipInfo(f"mpii/{file.relative_to(root).as_posix()}", (2018, 9, 8, 0, 0, 0))
+            info.create_system, info.external_attr = 3, 0o644 << 16  # a Unix file, rw-r--r--
+            info.compress_type = zipfile.ZIP_STORED if file.suffix == ".jpg" else zipfile.ZIP_DEFLATED
+            archive.writestr(info, file.read_bytes())

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.files import written_whole
 from simplepose.weights.names import (
     INPUT_FORMATS,
     SOURCES,
+    describe_network,
     from_project,
     infer_depth,
     infer_joints,
@@ -30,7 +31,7 @@ from simplepose.weights.names import (
     to_project,
 )
 from simplepose.weights.paddle_files import METADATA_KEY, read_paddle, write_paddle
-from simplepose.weights.report import LoadReport, compare, explain_mismatch
+from simplepose.weights.report import compare
 from simplepose.weights.safe_pickle import shown
 from simplepose.weights.safetensors_files import read_safetensors, write_safetensors
 from simplepose.weights.torch_files import (
@@ -42,12 +43,12 @@ from simplepose.weights.torch_files import (
 )
 
 __all__ = [
+    "CONFIG_KEY",
     "INPUT_FORMATS",
+    "METADATA_KEY",
     "SOURCES",
-    "LoadReport",
     "WeightFile",
     "compare",
-    "explain_mismatch",
     "from_project",
     "infer_depth",
     "infer_joints",
@@ -59,11 +60,11 @@ __all__ = [
     "recognise_source",
     "to_project",
     "write_paddle",
-    "write_safetensors",
     "write_torch",
     "write_weights",
 ]
 
+CONFIG_KEY = "config"  # of the metadata: configuration key -> value, what the file says of its network
 CHECKPOINT_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net")
 COUNTERS_KEY = "num_batches_tracked"
 _LEGACY_HEAD = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")  # behind the two bytes of the pickle protocol
@@ -75,22 +76,33 @@ class WeightFile:
     """What `read_weights` returns.
 
     Attributes:
+        path: the file.
         state: name -> array, float32 for every floating type; in this project's names where `source` is
             known.
-        metadata: what this project saved beside the tensors, or "source" and "input_format" of a foreign
-            file.
+        metadata: what this project saved beside the tensors; of a foreign file its "source", and under
+            "config" how its pixels were prepared.
         file_format: "PyTorch (zip)", "PyTorch (legacy)", "Paddle" or "safetensors".
         source: one of `SOURCES`, or "unknown" (the names are then the file's own).
         dropped: names of the file that were left out, such as a classifier's.
-        notes: sentences about conversions of element types.
+        notes: sentences about conversions of element types, and about a guess.
     """
 
+    path: str
     state: dict[str, np.ndarray]
     metadata: dict[str, Any]
     file_format: str
     source: str
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What is known of the pose network: configuration key ("MODEL.DEPTH") -> value, as in the metadata.
+
+        Names and shapes have the last word on what they show. Nothing of a backbone without a pose head.
+        """
+        network = describe_network({name: array.shape for name, array in self.state.items()})
+        return {**self.metadata.get(CONFIG_KEY, {}), **network} if network else {}
 
 
 def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFile:
@@ -115,8 +127,9 @@ def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFi
     else:
         value, metadata_text = read_torch_with_metadata(path)
     raw = _find_state_dict(value, path)
-    if isinstance(raw.get(METADATA_KEY), str):
-        metadata_text = raw[METADATA_KEY]
+    for table in (value, raw):  # a training checkpoint's own, or a state dict's
+        if isinstance(table, dict) and isinstance(table.get(METADATA_KEY), str):
+            metadata_text = table[METADATA_KEY]
     metadata = _parse_metadata(metadata_text, path)
 
     arrays = {name: array for name, array in raw.items() if isinstance(array, np.ndarray) and isinstance(name, str)}
@@ -126,14 +139,18 @@ def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFi
     recognised = source or recognise_source(arrays)
     if recognised == "simplepose" and source is None and metadata_text is None and file_format == "Paddle":
         recognised = "humanposebl"  # its names are ours; only this project's files carry metadata
+        notes.append(
+            f"{path} carries no description of its network: taken for weights of the earlier Paddle port, "
+            "MODEL.INPUT_FORMAT humanposebl; write another INPUT_FORMAT if it is not"
+        )
     if recognised is None:
-        return WeightFile(arrays, metadata, file_format, "unknown", dropped, notes)
+        return WeightFile(path, arrays, metadata, file_format, "unknown", dropped, notes)
     renamed = to_project(arrays, recognised)
     if metadata_text is None and recognised in INPUT_FORMATS:
-        metadata.update(source=recognised, input_format=INPUT_FORMATS[recognised])
+        metadata = {"source": recognised, CONFIG_KEY: {"MODEL.INPUT_FORMAT": INPUT_FORMATS[recognised]}}
     if recognised not in ("simplepose", "humanposebl", "paddle-vision"):
         metadata[COUNTERS_KEY] = _pack_counters(renamed.counters, renamed.state)
-    return WeightFile(renamed.state, metadata, file_format, recognised, dropped + renamed.dropped, notes)
+    return WeightFile(path, renamed.state, metadata, file_format, recognised, dropped + renamed.dropped, notes)
 
 
 def write_weights(
@@ -156,26 +173,14 @@ def write_weights(
         raise UserError(f"cannot tell the format of {path}: its name should end in .pdparams, .safetensors or .pth")
     metadata = dict(metadata or {})
     text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
-    temporary = f"{path}.{secrets.token_hex(4)}.part"
-    try:
-        with open(temporary, "xb") as stream:
-            permissions = os.fstat(stream.fileno()).st_mode & 0o777  # what the user's umask makes of a new file
+    with written_whole(path) as scratch:
         if extension == ".pdparams":
-            write_paddle(temporary, state, text)
+            write_paddle(scratch, state, text)
         elif extension == ".safetensors":
-            write_safetensors(temporary, state, {METADATA_KEY: text})
+            write_safetensors(scratch, state, {METADATA_KEY: text})
         else:
             counters = _unpack_counters(metadata.get(COUNTERS_KEY), state)
-            write_torch(temporary, from_project(state, counters), text)
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.chmod(temporary, permissions)  # the package safetensors writes files that only their owner may read
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+            write_torch(scratch, from_project(state, counters), text)
 
 
 def read_pickle_checked(path: str | os.PathLike) -> Any:
@@ -238,7 +243,7 @@ def _parse_metadata(text: str | None, path: str) -> dict[str, Any]:
         metadata = json.loads(text)
     except (ValueError, RecursionError):
         metadata = None
-    if not isinstance(metadata, dict):
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(CONFIG_KEY, {}), dict):
         raise UserError(f"{path} carries metadata that are not a JSON table")
     return metadata
 

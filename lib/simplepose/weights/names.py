@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -41,17 +42,14 @@ SOURCES = (
 #: How the pixels reached the network when these weights were trained; the names are
 #: `preprocessing.INPUT_FORMATS`. microsoft: OpenCV's BGR, normalised as if it were RGB. hrnet: its ResNet
 #: configurations say COLOR_RGB: false, so the same (a model trained with COLOR_RGB: true needs "rgb").
-#: humanposebl: BGR without the division by 255. mmpose (to_rgb), torchvision and Paddle's vision models: RGB.
-#: A backbone alone says how *it* was trained; the original trains its pose networks on BGR from torchvision's
-#: RGB backbone all the same.
+#: humanposebl: BGR without the division by 255. mmpose (to_rgb): RGB. A backbone alone decides nothing: the
+#: original trains its pose networks on BGR from torchvision's RGB backbone.
 INPUT_FORMATS = {
     "humanposebl": "humanposebl",
     "microsoft": "bgr",
     "hrnet": "bgr",
-    "torchvision": "rgb",
     "mmpose-0.x": "rgb",
     "mmpose-1.x": "rgb",
-    "paddle-vision": "rgb",
 }
 
 _BATCH_NORM = {"running_mean": "_mean", "running_var": "_variance"}
@@ -87,14 +85,10 @@ class Renamed:
 
 def strip_module(names: Iterable[str]) -> dict[str, str]:
     """name -> name without the `module.` that data-parallel training puts before every one."""
-    names = list(names)
-    prefix = "module."
-    while names and all(name.startswith(prefix) for name in names):
-        if not all(name.startswith(prefix + "module.") for name in names):
-            break
-        prefix += "module."
-    everywhere = bool(names) and all(name.startswith(prefix) for name in names)
-    return {name: name[len(prefix) :] if everywhere else name for name in names}
+    names = stripped = list(names)
+    while stripped and all(name.startswith("module.") for name in stripped):
+        stripped = [name[len("module.") :] for name in stripped]
+    return dict(zip(names, stripped))
 
 
 def recognise_source(names: Iterable[str]) -> str | None:
@@ -187,9 +181,31 @@ def infer_joints(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     return int(shape[0]) if shape is not None and len(shape) == 4 else None
 
 
-def count_deconv_layers(names: Iterable[str]) -> int:
-    """Number of transposed convolutions: deconv_layers holds (deconvolution, batch norm, ReLU) for each."""
-    modules = {
-        int(match.group(1)) for match in map(re.compile(r"deconv_layers\.(\d+)\.weight\Z").match, names) if match
+def deconv_kernels(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Shapes (in, out, kh, kw) of the transposed convolutions, in order.
+
+    deconv_layers holds (deconvolution, batch norm, ReLU) for each.
+    """
+    names = [f"deconv_layers.{index}.weight" for index in range(0, 3 * len(shapes), 3)]
+    return [shapes[name] for name in names if len(shapes.get(name, ())) == 4]
+
+
+def describe_network(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """What this project's names and shapes show of a PoseResNet: configuration key -> value.
+
+    Empty without a pose head. They do not show MODEL.STYLE, MODEL.IMAGE_SIZE or MODEL.INPUT_FORMAT.
+    """
+    joints, kernels = infer_joints(shapes), deconv_kernels(shapes)
+    if joints is None or not kernels:
+        return {}
+    described: dict[str, Any] = {
+        "MODEL.EXTRA.NUM_DECONV_LAYERS": len(kernels),
+        "MODEL.EXTRA.NUM_DECONV_FILTERS": [shape[1] for shape in kernels],
+        "MODEL.EXTRA.NUM_DECONV_KERNELS": [shape[2] for shape in kernels],
+        "MODEL.EXTRA.DECONV_WITH_BIAS": "deconv_layers.0.bias" in shapes,
+        "MODEL.EXTRA.FINAL_CONV_KERNEL": shapes["final_layer.weight"][2],
     }
-    return sum(1 for index in modules if index % 3 == 0)
+    depth = infer_depth(shapes)
+    if depth is not None:
+        described["MODEL.DEPTH"] = depth
+    return described

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simplepose.errors import UserError
-from simplepose.weights.names import count_deconv_layers, infer_depth, infer_joints
+from simplepose.weights.names import deconv_kernels, infer_depth, infer_joints
 
 SHOWN_NAMES = 3  # in a one-line message; `explain` lists them all
 
@@ -112,7 +112,7 @@ def explain_mismatch(expected: Mapping[str, Shape], found: Mapping[str, Shape]) 
     joints, wanted_joints = infer_joints(found), infer_joints(expected)
     if joints and wanted_joints and joints != wanted_joints:
         reasons.append(f"{{path}} predicts {joints} joints, this configuration {wanted_joints} (MODEL.NUM_JOINTS)")
-    layers, wanted_layers = count_deconv_layers(found), count_deconv_layers(expected)
+    layers, wanted_layers = len(deconv_kernels(found)), len(deconv_kernels(expected))
     if layers and wanted_layers and layers != wanted_layers:
         reasons.append(
             f"{{path}} has {layers} deconvolution layers, this configuration {wanted_layers} "

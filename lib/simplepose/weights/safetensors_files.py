@@ -140,4 +140,7 @@ def write_safetensors(
     except ImportError:
         raise UserError(f"writing {os.fspath(path)} needs the package safetensors: pip install safetensors") from None
     arrays = {name: np.asarray(value, order="C") for name, value in state_dict.items()}
+    with open(path, "wb") as stream:
+        permissions = os.fstat(stream.fileno()).st_mode & 0o777  # what the user's umask makes of a new file
     save_file(arrays, os.fspath(path), metadata=dict(metadata) or None)
+    os.chmod(path, permissions)  # the package writes files that only their owner may read

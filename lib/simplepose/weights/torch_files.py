@@ -74,9 +74,7 @@ _DTYPES = {
     "uint64": "u8",
     "bool": "?",
 }
-_WRITTEN_STORAGES = {"f4": "FloatStorage", "f8": "DoubleStorage", "f2": "HalfStorage", "i8": "LongStorage"}
-_WRITTEN_STORAGES.update({"i4": "IntStorage", "i2": "ShortStorage", "i1": "CharStorage", "u1": "ByteStorage"})
-_WRITTEN_STORAGES["b1"] = "BoolStorage"
+_WRITTEN_STORAGES = {np.dtype(code).str[1:]: name for name, code in _STORAGE_TYPES.items() if code != _BFLOAT16}
 
 
 class _Storage(NamedTuple):
