@@ -59,7 +59,7 @@ def draw(args: argparse.Namespace, config, weights) -> None:
     load_weights(model, weights)
     network, settings = paddle_network(model), build.build_inference_settings(config)
     skeleton, codec = build.build_skeleton(config), build.build_codec(config)
-    samples = build.build_samples(config, config.DATASET.TEST_SET)
+    samples = build.build_valid_samples(config)
     chosen = np.linspace(0, len(samples) - 1, args.people).round().astype(int)  # rows
 
     input_format = INPUT_FORMATS[config.MODEL.INPUT_FORMAT]

@@ -17,8 +17,8 @@ def main() -> int | None:
     from simplepose import build
     from simplepose.metrics.mean_pose import mean_pose, place_pose
 
-    train_samples = build.build_samples(config, config.DATASET.TRAIN_SET)
-    valid_samples = build.build_samples(config, config.DATASET.TEST_SET)
+    train_samples = build.build_train_samples(config)
+    valid_samples = build.build_valid_samples(config)
     evaluator = build.build_evaluator(config, valid_samples)
     joints = place_pose(mean_pose(train_samples), valid_samples)
     evaluator.add(np.arange(len(valid_samples)), joints, np.ones(joints.shape[:2]))

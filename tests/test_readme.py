@@ -57,8 +57,9 @@ def test_make_runs_the_commands_of_the_readme():
         assert step in readme
 
 
-def test_every_command_names_flags_and_files_that_exist():
+def test_every_command_names_flags_and_files_that_exist(monkeypatch):
     """Arguments are parsed by each command's own parser; experiment files and keys are loaded."""
+    monkeypatch.chdir(ROOT)
     found = [match for block in blocks(READMES[1]) for match in COMMAND.findall(block)]
     assert len(found) > 10
     helps: dict[str, str] = {}

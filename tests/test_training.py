@@ -11,7 +11,7 @@ from simplepose.errors import UserError
 from simplepose.losses import joints_mse_loss
 from simplepose.models.pose_resnet import PoseResNet
 from simplepose.optim import build_optimizer, lr_schedule
-from simplepose.weights import write_weights
+from simplepose.weights import read_weights, write_weights
 
 
 def small_network(joints: int = 3, depth: int = 18) -> PoseResNet:
@@ -89,6 +89,7 @@ def test_a_resumed_training_goes_on_as_if_nothing_had_happened(tmp_path, kind):
     model, optimizer = start()
     train_steps(model, optimizer, 0, 3)
     save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(3, 1.5, 2, [{"epoch": 2}]))
+    assert read_weights(tmp_path / "checkpoint").source == "simplepose"  # and not the earlier port's, with its pixels
     paddle.seed(99)
     model = small_network()  # other weights, and other automatic parameter names
     optimizer = build_optimizer(kind, model.parameters(), 0.01, lr_schedule("PolynomialDecay", 2, 3), 1e-4)

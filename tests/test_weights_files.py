@@ -83,6 +83,8 @@ def test_what_is_written_reads_back_bit_for_bit(tmp_path, extension):
     assert weights.metadata["arch"] == "人" and weights.description["MODEL.INPUT_FORMAT"] == "rgb"
     assert weights.source == ("microsoft" if extension == ".pth" else "simplepose")
     assert os.listdir(tmp_path) == [f"weights{extension}"]  # no temporary file is left
+    (tmp_path / "plain").touch()
+    assert os.stat(path).st_mode == os.stat(tmp_path / "plain").st_mode  # whoever may read a new file may read this
 
 
 def test_the_content_decides_not_the_extension(tmp_path):

@@ -7,14 +7,25 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simplepose.config import DESCRIBED, arch_name, disagreements, get_key, load_config, model_name, parse_override
+from simplepose.config import (
+    DESCRIBED,
+    arch_name,
+    disagreements,
+    find_skeleton,
+    get_key,
+    load_config,
+    model_name,
+    parse_override,
+)
 from simplepose.data.augment import AugmentationSettings
+from simplepose.data.coco import annotation_file, load_coco, read_coco
 from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
 from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, select_well_framed
 from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.inference import InferenceSettings, PoseNetwork
+from simplepose.metrics.coco_ap import CocoEvaluator
 from simplepose.metrics.pckh import PckhEvaluator, load_pckh_ground_truth
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.runtime import ranks
@@ -25,14 +36,14 @@ if TYPE_CHECKING:
     from easydict import EasyDict
     from paddle.optimizer import Optimizer
 
-    from simplepose.engine import DebugPictures
+    from simplepose.engine import DebugPictures, Evaluator
     from simplepose.models.pose_resnet import PoseResNet
 
 logger = logging.getLogger("simplepose")
 
 
 def build_skeleton(config: EasyDict) -> Skeleton:
-    return SKELETONS[config.DATASET.DATASET]
+    return find_skeleton(config)
 
 
 def build_codec(config: EasyDict) -> HeatmapCodec:
@@ -78,27 +89,69 @@ def build_pose_network(config: EasyDict, model: PoseResNet) -> PoseNetwork:
     return PoseNetwork(paddle_network(model), build_skeleton(config), build_codec(config), input_format)
 
 
-def build_samples(config: EasyDict, image_set: str) -> list[PoseSample]:
+def _load_mpii(config: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
+    del bbox_file  # MPII's people are annotated one by one
+    return load_mpii(config.DATASET.ROOT, image_set, config.DATASET.DATA_FORMAT)
+
+
+def _load_coco(config: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
+    width, height = config.MODEL.IMAGE_SIZE
+    return load_coco(
+        config.DATASET.ROOT, image_set, build_skeleton(config), width / height, config.DATASET.DATA_FORMAT,
+        bbox_file, config.TEST.IMAGE_THRE,
+    )  # fmt: skip
+
+
+DATASETS = {"mpii": _load_mpii, "coco": _load_coco}  # by DATASET.DATASET
+
+
+def build_train_samples(config: EasyDict) -> list[PoseSample]:
     dataset = config.DATASET
-    samples = load_mpii(dataset.ROOT, image_set, dataset.DATA_FORMAT)
-    if dataset.SELECT_DATA and image_set == dataset.TRAIN_SET:
+    samples = DATASETS[dataset.DATASET](config, dataset.TRAIN_SET, None)
+    if dataset.SELECT_DATA:
         count = len(samples)
         samples = select_well_framed(samples)
         logger.info("=> SELECT_DATA keeps %d of %d samples", len(samples), count)
         if not samples:
-            raise UserError(f"DATASET.SELECT_DATA keeps none of the {count} samples of {image_set}; set it to false")
+            raise UserError(
+                f"DATASET.SELECT_DATA keeps none of the {count} samples of {dataset.TRAIN_SET}; set it to false"
+            )
     logger.info("=> load %d samples", len(samples))
     return samples
 
 
+def build_valid_samples(config: EasyDict) -> list[PoseSample]:
+    dataset = config.DATASET
+    samples = DATASETS[dataset.DATASET](config, dataset.TEST_SET, _bbox_file(config))
+    logger.info("=> load %d samples", len(samples))
+    return samples
+
+
+def _bbox_file(config: EasyDict) -> str | None:
+    """The detections to validate on; None for the annotated boxes."""
+    if config.DATASET.DATASET != "coco" or config.TEST.USE_GT_BBOX:
+        return None
+    if not config.TEST.COCO_BBOX_FILE:
+        raise UserError(
+            "TEST.USE_GT_BBOX is false and TEST.COCO_BBOX_FILE names no detections; set one of them "
+            "(TEST.USE_GT_BBOX=true takes the annotated boxes)"
+        )
+    return config.TEST.COCO_BBOX_FILE
+
+
+def box_source(config: EasyDict) -> str:
+    """Where the boxes of the validation come from, for people who compare scores."""
+    return _bbox_file(config) or "annotated"
+
+
 def build_train_loader(config: EasyDict) -> BatchLoader:
     settings = AugmentationSettings(config.DATASET.SCALE_FACTOR, config.DATASET.ROT_FACTOR, config.DATASET.FLIP)
-    samples = build_samples(config, config.DATASET.TRAIN_SET)
+    samples = build_train_samples(config)
     return _loader(config, samples, settings, config.TRAIN.BATCH_SIZE, config.TRAIN.SHUFFLE)
 
 
 def build_valid_loader(config: EasyDict) -> BatchLoader:
-    samples = build_samples(config, config.DATASET.TEST_SET)
+    samples = build_valid_samples(config)
     return _loader(config, samples, None, config.TEST.BATCH_SIZE, shuffle=False)
 
 
@@ -117,11 +170,27 @@ def _loader(
     return BatchLoader(dataset, sampler, config.WORKERS)
 
 
-def build_evaluator(config: EasyDict, samples: list[PoseSample]) -> PckhEvaluator:
+def _pckh_evaluator(config: EasyDict, samples: list[PoseSample]) -> PckhEvaluator:
     truth = None
     if "test" not in config.DATASET.TEST_SET:
         truth = load_pckh_ground_truth(Path(config.DATASET.ROOT) / "annot" / f"gt_{config.DATASET.TEST_SET}.mat")
     return PckhEvaluator(len(samples), config.MODEL.NUM_JOINTS, truth)
+
+
+def _coco_evaluator(config: EasyDict, samples: list[PoseSample]) -> CocoEvaluator:
+    skeleton, test = build_skeleton(config), config.TEST
+    truth = read_coco(annotation_file(config.DATASET.ROOT, config.DATASET.TEST_SET), skeleton)
+    return CocoEvaluator(
+        samples, truth, skeleton, config.DATASET.TEST_SET, test.IN_VIS_THRE, test.OKS_THRE, test.SOFT_NMS
+    )
+
+
+EVALUATORS = {"mpii": _pckh_evaluator, "coco": _coco_evaluator}  # by DATASET.DATASET
+
+
+def build_evaluator(config: EasyDict, samples: list[PoseSample]) -> Evaluator:
+    """The scorer of TEST_SET, whose persons are `samples`."""
+    return EVALUATORS[config.DATASET.DATASET](config, samples)
 
 
 def build_optimizer(config: EasyDict, model: PoseResNet, iters_per_epoch: int) -> Optimizer:
@@ -244,7 +313,9 @@ def _assumed(weights: WeightFile, known: set[str]) -> dict[str, Any]:
             "MODEL.IMAGE_SIZE=[192,256], or name the experiment file with --cfg"
         )
     assumed = {}
-    if "DATASET.DATASET" not in known:
+    if "DATASET.DATASET" not in known and "DATASET.SKELETON" in known:
+        assumed["DATASET.DATASET"] = "coco"  # skeletons of one's own go with its format
+    elif "DATASET.DATASET" not in known:
         skeletons = [name for name, skeleton in SKELETONS.items() if skeleton.num_joints == joints]
         if not skeletons:
             counts = ", ".join(f"{name} {skeleton.num_joints}" for name, skeleton in SKELETONS.items())

@@ -11,15 +11,15 @@ import difflib
 import math
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import yaml
 from easydict import EasyDict
 
 from simplepose.errors import UserError
+from simplepose.files import read_yaml
 from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import SKELETONS
+from simplepose.skeletons import SKELETONS, Skeleton, load_skeleton, skeleton_from
 
 BACKBONE_STRIDE = 32  # a ResNet's output is 1/32 of its input
 
@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
         "ROOT": "",
         "TRAIN_SET": "train",
         "TEST_SET": "valid",
+        "SKELETON": "",  # other joints in COCO's format: a YAML file, or what is in it; empty: those of DATASET
         "DATA_FORMAT": "jpg",  # "zip" reads images from images.zip
         "HYBRID_JOINTS_TYPE": "",
         "SELECT_DATA": False,
@@ -92,13 +93,14 @@ DEFAULTS: dict[str, Any] = {
         "POST_PROCESS": True,
         "SHIFT_HEATMAP": True,
         "MODEL_FILE": "",
-        "USE_GT_BBOX": False,
+        "USE_GT_BBOX": False,  # COCO: the annotated boxes; else those of COCO_BBOX_FILE
         "COCO_BBOX_FILE": "",
         "BBOX_THRE": 1.0,
-        "IMAGE_THRE": 0.0,
-        "IN_VIS_THRE": 0.0,
+        "IMAGE_THRE": 0.0,  # leave detected boxes with a lower score out
+        "IN_VIS_THRE": 0.0,  # joints that score more count in a person's score
         "NMS_THRE": 1.0,
-        "OKS_THRE": 0.5,
+        "OKS_THRE": 0.5,  # of two poses more alike than this the better one stays
+        "SOFT_NMS": False,  # lower the score of the other one instead; OKS_THRE says how fast
     },
     "DEBUG": {
         "DEBUG": False,
@@ -146,6 +148,7 @@ POSITIVE = (
     "TRAIN.END_EPOCH",
     "TRAIN.LR",
     "TEST.BATCH_SIZE",
+    "TEST.OKS_THRE",
 )
 NOT_NEGATIVE = (
     "WORKERS",
@@ -160,7 +163,8 @@ NOT_NEGATIVE = (
 # A value derived from others is stale once one of these is overridden on the command line; it is derived anew.
 DERIVED_FROM = {
     "MODEL.EXTRA.HEATMAP_SIZE": ("MODEL.IMAGE_SIZE", "MODEL.EXTRA.NUM_DECONV_LAYERS"),
-    "MODEL.NUM_JOINTS": ("DATASET.DATASET",),
+    "DATASET.SKELETON": ("DATASET.DATASET",),
+    "MODEL.NUM_JOINTS": ("DATASET.DATASET", "DATASET.SKELETON"),
     "MODEL.DEPTH": ("MODEL.EXTRA.NUM_LAYERS",),
     "MODEL.EXTRA.NUM_LAYERS": ("MODEL.DEPTH",),
 }
@@ -170,6 +174,7 @@ INTEGERS = ("MODEL.DEPTH", "MODEL.NUM_JOINTS", "MODEL.EXTRA.NUM_LAYERS")  # whos
 # What a weight file says of its network: all that is needed to rebuild it, to feed it and to read its heatmaps.
 DESCRIBED = (
     "DATASET.DATASET",
+    "DATASET.SKELETON",
     "MODEL.NAME",
     "MODEL.BACKBONE",
     "MODEL.DEPTH",
@@ -237,16 +242,7 @@ def _read_yaml(path: str | os.PathLike | None) -> dict[str, Any]:
     """Dotted key -> value of everything written in an experiment file."""
     if path is None:
         return {}
-    path = Path(path)
-    try:
-        # utf-8-sig: Windows editors put a byte order mark in front
-        written = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"no such configuration file: {path}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    written = read_yaml(path, "configuration")
     if not isinstance(written, dict):
         raise UserError(f"{path} holds no configuration: expected sections such as DATASET and MODEL")
     return dict(_leaves(written, str(path)))
@@ -292,6 +288,12 @@ def model_name(config: EasyDict) -> str:
     return f"{config.MODEL.NAME}_{config.MODEL.DEPTH}"
 
 
+def find_skeleton(config: dict[str, Any], where: str = "DATASET.SKELETON") -> Skeleton:
+    """The joints that DATASET.SKELETON defines, or else those of the data set."""
+    dataset = config["DATASET"]
+    return skeleton_from(dataset["SKELETON"], where) if dataset["SKELETON"] else SKELETONS[dataset["DATASET"]]
+
+
 def arch_name(config: EasyDict) -> str:
     """First column of the results table, as "256x256_pose_resnet_50_d256d256d256" (height first)."""
     width, height = config.MODEL.IMAGE_SIZE
@@ -316,14 +318,15 @@ def _leaves(tree: dict, where: str, prefix: str = "", known: dict | None = None)
 
 
 def _set(config: dict, key: str, value: Any, where: str) -> None:
-    parent, parts = config, key.split(".")
+    parent, known, parts = config, DEFAULTS, key.split(".")
     for depth, part in enumerate(parts):
-        if not isinstance(parent, dict) or part not in parent:
+        if not isinstance(known, dict) or part not in known:
             raise UserError(_unknown_key(key, where))
-        if depth < len(parts) - 1:
+        known = known[part]
+        if depth < len(parts) - 1 and isinstance(known, dict):
             parent = parent[part]
-    if isinstance(parent[parts[-1]], dict):
-        raise UserError(f"{key} is a section ({where}); set one of its keys: {', '.join(parent[parts[-1]])}")
+    if isinstance(known, dict):
+        raise UserError(f"{key} is a section ({where}); set one of its keys: {', '.join(known)}")
     parent[parts[-1]] = _typed(key, value, where)
 
 
@@ -358,6 +361,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
         if not all(part.strip().isdigit() for part in value.split(",") if value):
             raise wrong('device numbers such as "0,1"')
         return value
+    if key == "DATASET.SKELETON" and isinstance(value, dict):  # as in a weight file; checked once all is known
+        return dict(value)
     if key == "MODEL.STYLE" and value == "paddle":  # the earlier Paddle port's word for the same network
         return "pytorch"
     if isinstance(default, bool):
@@ -416,7 +421,16 @@ def _derive(config: dict, where: str) -> None:
         )
     extra["HEATMAP_SIZE"] = drawn
 
-    skeleton = SKELETONS[config["DATASET"]["DATASET"]]
+    dataset = config["DATASET"]
+    if dataset["SKELETON"] and dataset["DATASET"] != "coco":
+        raise UserError(
+            f"DATASET.SKELETON goes with annotations in COCO's format ({where}); set DATASET.DATASET to coco, "
+            f"found {dataset['DATASET']}"
+        )
+    if isinstance(dataset["SKELETON"], str) and dataset["SKELETON"]:
+        dataset["SKELETON"] = load_skeleton(dataset["SKELETON"]).definition()  # so that it goes with the run
+    dataset["SKELETON"] = dataset["SKELETON"] or ""
+    skeleton = find_skeleton(config, where)
     if model["NUM_JOINTS"] not in (None, skeleton.num_joints):
         raise UserError(
             f"MODEL.NUM_JOINTS is {model['NUM_JOINTS']} ({where}), but the {skeleton.name} skeleton has "

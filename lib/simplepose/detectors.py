@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.files import read_yaml
 from simplepose.onnx_runtime import open_session
 from simplepose.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
@@ -263,13 +264,11 @@ def _infer_cfg(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     file = Path(path).parent / "infer_cfg.yml"
     if not file.is_file():
         return {}
-    import yaml
-
+    content = read_yaml(file, "PaddleDetection")
     try:
-        steps = yaml.safe_load(file.read_text(encoding="utf-8"))["Preprocess"]
-        return {step["type"]: step for step in steps}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not an infer_cfg.yml of PaddleDetection: {' '.join(str(error).split())}") from None
+        return {step["type"]: step for step in content["Preprocess"]}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file} is not an infer_cfg.yml of PaddleDetection: {error!r}") from None
 
 
 # --- raw outputs as boxes: decode(outputs, input shape (1, 3, H, W), Scaling) -> Boxes --------------------------

@@ -32,6 +32,7 @@ class Evaluator(Protocol):
     """Collects predictions by sample index and scores them."""
 
     primary: str
+    predictions_file: str  # inside the run folder
 
     def add(self, indices: np.ndarray, joints: np.ndarray, scores: np.ndarray) -> None: ...
 
@@ -166,7 +167,8 @@ def evaluate(
     Over several processes each predicts its share, and every evaluator receives all of them.
 
     Returns:
-        valid_loss and valid_accuracy; the first batch and its heatmaps (N, K, h, w), to draw.
+        valid_loss and valid_accuracy, or nothing if no joint is labelled; the first batch and its heatmaps
+        (N, K, h, w), to draw.
     """
     dataset = loader.dataset
     batch_time, losses, accuracy = Average(), Average(), Average()
@@ -197,4 +199,6 @@ def evaluate(
     for share in gather(predictions):
         for indices, joints, scores in share:
             evaluator.add(indices, joints, scores)
-    return {"valid_loss": losses.mean, "valid_accuracy": accuracy.mean}, *first
+    labelled = any(sample.visible.any() for sample in dataset.samples)
+    figures = {"valid_loss": losses.mean, "valid_accuracy": accuracy.mean} if labelled else {}
+    return figures, *first

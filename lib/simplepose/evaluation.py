@@ -32,10 +32,10 @@ def evaluate_and_report(
     epoch: int | None = None,
     pictures: DebugPictures | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Evaluate with the configuration's settings; log the table, write pred.mat and metrics.json.
+    """Evaluate with the configuration's settings; log the table, write the predictions and metrics.json.
 
     Returns:
-        valid_loss and valid_accuracy; the evaluator's metrics, empty for a set without labels.
+        valid_loss and valid_accuracy; the evaluator's metrics. Each is empty without labels to compare with.
     """
     from simplepose import build
 
@@ -46,26 +46,31 @@ def evaluate_and_report(
     if ranks()[0] != 0:
         return figures, evaluator.compute()
     metrics = evaluator.compute(run_folder)
+    recipe = {
+        "test_set": config.DATASET.TEST_SET,
+        "boxes": build.box_source(config),
+        "flip_test": config.TEST.FLIP_TEST,
+        "shift_heatmap": config.TEST.SHIFT_HEATMAP,
+        "post_process": config.TEST.POST_PROCESS,
+    }
+    # Scores on annotated and on detected boxes, with and without the flip test, differ: never one without its recipe.
+    logger.info("=> %s", ", ".join(f"{name} {value}" for name, value in recipe.items()))
     if metrics:
         for line in evaluator.table(arch_name(config), metrics):
             logger.info(line)
     else:
-        logger.info(
-            "=> %s has no labels; predictions are in %s", config.DATASET.TEST_SET, (run_folder / "pred.mat").as_posix()
-        )
+        predictions = (run_folder / evaluator.predictions_file).as_posix()
+        logger.info("=> %s has no labels; predictions are in %s", config.DATASET.TEST_SET, predictions)
     write_json(
         run_folder / "metrics.json",
         {
             **metrics,
             **figures,
+            **recipe,
             "arch": arch_name(config),
-            "test_set": config.DATASET.TEST_SET,
             "samples": len(loader.dataset),
             "epoch": epoch,
             "model_file": config.TEST.MODEL_FILE,
-            "flip_test": config.TEST.FLIP_TEST,
-            "shift_heatmap": config.TEST.SHIFT_HEATMAP,
-            "post_process": config.TEST.POST_PROCESS,
             "commit": git_commit(),
         },
     )

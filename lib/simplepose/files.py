@@ -1,12 +1,17 @@
-"""Files that are whole or not there: written beside their place, flushed to disk, then renamed."""
+"""Files that are whole or not there: written beside their place, flushed to disk, then renamed. And JSON and YAML,
+read with the same words for what can be wrong with them.
+"""
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from simplepose.errors import UserError
 
@@ -32,3 +37,53 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def read_yaml(path: str | os.PathLike, what: str) -> Any:
+    """The content of a YAML file; `what` it is, as "configuration", for messages.
+
+    Raises:
+        UserError: missing, unreadable or not YAML.
+    """
+    import yaml  # here, so that an exported network runs without it
+
+    path = Path(path)
+    try:
+        # utf-8-sig: Windows editors put a byte order mark in front
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"no such {what} file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: missing, unreadable or not JSON.
+    """
+    path = Path(path)
+    try:
+        with _garbage_collection_paused():
+            return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+@contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """Millions of new lists make the collector walk over all of them time and again; JSON has no cycles to find."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -18,18 +18,16 @@ def box_to_crop(
     """The crop around a box: enlarged on one side to the network's aspect ratio, then padded.
 
     Args:
-        box_xywh: (4,) left, top, width, height in pixels.
+        box_xywh: (..., 4) left, top, width, height in pixels.
         aspect_ratio: width / height of the network's input.
 
     Returns:
-        centre (2,) and size (2,) of the crop in pixels. Source: `_xywh2cs` of the original's coco.py.
+        centre (..., 2) and size (..., 2) of the crop in pixels. Source: `_xywh2cs` of the original's coco.py.
     """
-    x, y, width, height = (float(value) for value in box_xywh)
-    if width > aspect_ratio * height:
-        size = (width, width / aspect_ratio)
-    else:
-        size = (height * aspect_ratio, height)
-    return np.array([x + width * 0.5, y + height * 0.5]), np.array(size) * padding
+    box = np.asarray(box_xywh, dtype=np.float64)
+    width, height = box[..., 2], box[..., 3]
+    size = np.stack([np.maximum(width, height * aspect_ratio), np.maximum(height, width / aspect_ratio)], axis=-1)
+    return box[..., :2] + box[..., 2:] * 0.5, size * padding
 
 
 def crop_affine(

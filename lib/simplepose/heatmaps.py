@@ -113,6 +113,22 @@ def argmax_cells(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where((scores > 0)[..., None], cells, 0), scores
 
 
+def rescore(box_scores: np.ndarray, joint_scores: np.ndarray, threshold: float) -> np.ndarray:
+    """A person's score: the box's, times the mean of the joint scores above the threshold (0 if none is).
+
+    Args:
+        box_scores: (N,).
+        joint_scores: (N, K).
+        threshold: TEST.IN_VIS_THRE.
+
+    Returns:
+        (N,).
+    """
+    counted = joint_scores > threshold
+    mean = np.where(counted, joint_scores, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+    return box_scores * mean
+
+
 def flip_heatmaps(heatmaps: np.ndarray, flip_permutation: np.ndarray, shift: bool) -> np.ndarray:
     """Undo a mirror: heatmaps (N, K, h, w) of a mirrored image, as heatmaps of the image.
 

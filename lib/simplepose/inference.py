@@ -17,7 +17,7 @@ import numpy as np
 
 from simplepose.errors import UserError
 from simplepose.geometry import apply_affine, box_to_crop, crop_affine, invert_affine
-from simplepose.heatmaps import HeatmapCodec, flip_heatmaps
+from simplepose.heatmaps import HeatmapCodec, flip_heatmaps, rescore
 from simplepose.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputFormat, crop_image, normalize
 from simplepose.skeletons import Skeleton
 
@@ -72,13 +72,7 @@ class PoseNetwork:
         """Everything but the network itself, as JSON takes it; an exported network carries this."""
         skeleton, codec, input_format = self.skeleton, self.codec, self.input_format
         return {
-            "skeleton": {
-                "name": skeleton.name,
-                "joints": skeleton.joints,
-                "pairs": skeleton.pairs,
-                "limbs": skeleton.limbs,
-                "sigmas": skeleton.sigmas,
-            },
+            "skeleton": skeleton.definition(),
             "flip_permutation": skeleton.flip_permutation.tolist(),  # for readers in other languages
             "image_size_wh": codec.image_size_wh,
             "heatmap_size_wh": codec.heatmap_size_wh,
@@ -263,9 +257,7 @@ class PosePredictor:
         joints, scores = (np.concatenate(parts) for parts in zip(*found))  # (N, K, 2), (N, K)
         keypoints = apply_affine(np.concatenate([crops.to_image for crops in people]), joints)
         boxes = np.concatenate([crops.boxes for crops in people])
-        positive = scores > 0
-        mean = np.where(positive, scores, 0).sum(axis=1) / np.maximum(positive.sum(axis=1), 1)
-        pose_scores = np.concatenate([crops.box_scores for crops in people]) * mean
+        pose_scores = rescore(np.concatenate([crops.box_scores for crops in people]), scores, 0.0)
         return [Pose(*person) for person in zip(keypoints, scores, boxes, pose_scores.tolist())]
 
 

@@ -95,7 +95,7 @@ def _read_bytes(path: str) -> bytes:
     archive, at, member = path.partition(".zip@")
     try:
         if at:
-            return _open_zip(f"{archive}.zip", os.getpid()).read(member.lstrip("/"))
+            return _read_member(_open_zip(f"{archive}.zip", os.getpid()), member.lstrip("/"))
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"no such image: {path}") from None
@@ -107,6 +107,14 @@ def _read_bytes(path: str) -> bytes:
         raise UserError(f"{path} is a folder, not an image") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _read_member(archive: zipfile.ZipFile, member: str) -> bytes:
+    """A member by its name, or inside the folder named like the archive: COCO's val2017.zip holds val2017/..."""
+    try:
+        return archive.read(member)
+    except KeyError:
+        return archive.read(f"{Path(str(archive.filename)).stem}/{member}")
 
 
 @lru_cache(maxsize=8)

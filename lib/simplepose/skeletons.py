@@ -1,14 +1,22 @@
 """Skeletons: which joints there are, which mirror each other, which are joined by a limb.
 
-Everything that depends on a joint set (flip test, augmentation, drawing, scores) reads it from here.
+Everything that depends on a joint set (flip test, augmentation, drawing, scores) reads it from here. A skeleton of
+your own is a YAML file (DATASET.SKELETON); `Skeleton.definition` and `skeleton_from` are its two directions.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from simplepose.errors import UserError
+from simplepose.files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -16,7 +24,7 @@ class Skeleton:
     """A set of K joints.
 
     Attributes:
-        name: as in DATASET.DATASET.
+        name: as in DATASET.DATASET, or the YAML file's own.
         joints: K names, in the order of the heatmaps.
         pairs: (left, right) names that a mirror exchanges.
         limbs: (name, name) to draw.
@@ -43,9 +51,25 @@ class Skeleton:
         return permutation
 
     @cached_property
+    def sides(self) -> tuple[str, ...]:
+        """The side of each joint as `pairs` has it: "left", "right", or "" for the middle."""
+        side_of = {name: side for pair in self.pairs for name, side in zip(pair, ("left", "right"))}
+        return tuple(side_of.get(name, "") for name in self.joints)
+
+    @cached_property
     def limb_indices(self) -> tuple[tuple[int, int], ...]:
         """`limbs` as joint indices."""
         return tuple((self.joints.index(a), self.joints.index(b)) for a, b in self.limbs)
+
+    def definition(self) -> dict[str, Any]:
+        """The skeleton in plain lists, as its YAML file holds it; `skeleton_from` reads it back."""
+        return {
+            "name": self.name,
+            "joints": list(self.joints),
+            "pairs": [list(pair) for pair in self.pairs],
+            "limbs": [list(limb) for limb in self.limbs],
+            "sigmas": list(self.sigmas),
+        }
 
 
 def _left_right(*parts: str) -> tuple[tuple[str, str], ...]:
@@ -140,3 +164,72 @@ COCO = Skeleton(
 )  # fmt: skip
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (MPII, COCO)}
+
+
+def load_skeleton(path: str | os.PathLike) -> Skeleton:
+    """Read a skeleton from a YAML file: `joints` and `sigmas`, and if there are any `pairs`, `limbs` and a `name`.
+
+    Raises:
+        UserError: missing file, not YAML, or a definition that does not hold together.
+    """
+    definition = read_yaml(path, "skeleton")
+    if not isinstance(definition, dict):
+        raise UserError(f"{path} holds no skeleton: expected joints, sigmas, pairs and limbs")
+    return skeleton_from({"name": Path(path).stem, **definition}, str(path))
+
+
+def skeleton_from(definition: dict[str, Any], where: str) -> Skeleton:
+    """The skeleton of a definition as in a YAML file.
+
+    Args:
+        definition: `name`; `joints`, names in the order of the annotations; `sigmas`, one number per joint or one
+            for all; `pairs` as [left, right] and `limbs` as [one end, other end], by name, may be missing.
+        where: the file, for messages.
+
+    Raises:
+        UserError: an unknown key, a missing or repeated joint, a name that is no joint, a sigma that is not positive.
+    """
+    known = ("name", "joints", "sigmas", "pairs", "limbs")
+    unknown = [key for key in definition if key not in known]
+    if unknown:
+        raise UserError(f"{where}: {unknown[0]!r} is not a key of a skeleton; its keys: {', '.join(known)}")
+    joints = definition.get("joints")
+    if not isinstance(joints, (list, tuple)) or not joints or not all(isinstance(name, str) for name in joints):
+        raise UserError(f"{where}: joints must be a list of names, found {joints!r}")
+    repeated = [name for name in joints if joints.count(name) > 1]
+    if repeated:
+        raise UserError(f"{where}: the joint {repeated[0]!r} is there twice")
+    pairs = _name_pairs("pairs", definition.get("pairs") or (), joints, where)
+    paired = [name for pair in pairs for name in pair]
+    repeated = [name for name in paired if paired.count(name) > 1]
+    if repeated:
+        raise UserError(f"{where}: pairs has {repeated[0]!r} twice; a joint mirrors one other")
+    return Skeleton(
+        name=str(definition.get("name")),
+        joints=tuple(joints),
+        pairs=pairs,
+        limbs=_name_pairs("limbs", definition.get("limbs") or (), joints, where),
+        sigmas=_sigmas(definition.get("sigmas"), len(joints), where),
+    )
+
+
+def _name_pairs(key: str, written: Any, joints: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(written, (list, tuple)):
+        raise UserError(f"{where}: {key} must be a list of [name, name], found {written!r}")
+    for pair in written:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or pair[0] == pair[1]:
+            raise UserError(f"{where}: {key} must hold two different names each, found {pair!r}")
+        for name in pair:
+            if name not in joints:
+                raise UserError(f"{where}: {key} names {name!r}, which is not one of the joints")
+    return tuple((first, second) for first, second in written)
+
+
+def _sigmas(written: Any, num_joints: int, where: str) -> tuple[float, ...]:
+    sigmas = written if isinstance(written, (list, tuple)) else [written] * num_joints
+    if len(sigmas) != num_joints:
+        raise UserError(f"{where}: {len(sigmas)} sigmas for {num_joints} joints; give one each, or one number for all")
+    for sigma in sigmas:
+        if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < float("inf"):
+            raise UserError(f"{where}: sigmas must be positive numbers, found {sigma!r}; 0.05 for all is a fair start")
+    return tuple(float(sigma) for sigma in sigmas)

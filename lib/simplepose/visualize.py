@@ -14,15 +14,9 @@ from simplepose.skeletons import Skeleton
 LEFT_COLOR = (60, 150, 255)  # BGR; orange for the person's left,
 RIGHT_COLOR = (255, 170, 50)  # blue for the right,
 MIDDLE_COLOR = (90, 220, 90)  # green for what has no side
+SIDE_COLORS = {"left": LEFT_COLOR, "right": RIGHT_COLOR, "": MIDDLE_COLOR}  # of Skeleton.sides
 OUTLINE_COLOR = (30, 30, 30)
 GRID_COLUMNS = 8
-
-
-def side_color(name: str) -> tuple[int, int, int]:
-    """BGR colour of a joint by the side its name gives."""
-    if name.startswith("left_"):
-        return LEFT_COLOR
-    return RIGHT_COLOR if name.startswith("right_") else MIDDLE_COLOR
 
 
 def draw_pose(
@@ -44,13 +38,12 @@ def draw_pose(
     points = [tuple(int(value) for value in np.rint(np.clip(point, -32768, 32767))) for point in keypoints]
     for start, end in skeleton.limb_indices:
         if shown[start] and shown[end]:
-            names = skeleton.joints[start], skeleton.joints[end]
-            color = next((c for c in map(side_color, names) if c != MIDDLE_COLOR), MIDDLE_COLOR)
+            color = SIDE_COLORS[skeleton.sides[start] or skeleton.sides[end]]
             cv2.line(image, points[start], points[end], OUTLINE_COLOR, thickness + 2, cv2.LINE_AA)
             cv2.line(image, points[start], points[end], color, thickness, cv2.LINE_AA)
     for index in np.flatnonzero(shown):
         cv2.circle(image, points[index], thickness + 2, OUTLINE_COLOR, -1, cv2.LINE_AA)
-        cv2.circle(image, points[index], thickness + 1, side_color(skeleton.joints[index]), -1, cv2.LINE_AA)
+        cv2.circle(image, points[index], thickness + 1, SIDE_COLORS[skeleton.sides[index]], -1, cv2.LINE_AA)
 
 
 def draw_label(image: np.ndarray, box_xywh: np.ndarray, text: str) -> None:

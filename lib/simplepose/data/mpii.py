@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from simplepose.data.sample import PoseSample
 from simplepose.errors import UserError
+from simplepose.files import read_json
 from simplepose.geometry import BOX_PADDING
 from simplepose.skeletons import MPII
 
@@ -49,16 +49,11 @@ def load_mpii(root: str | Path, image_set: str, data_format: str = "jpg") -> lis
 
 
 def _read_entries(path: Path) -> list[Any]:
-    try:
-        entries = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"no such annotation file: {path}; DATASET.ROOT should hold annot/ and images/ (see data/README.md)"
-        ) from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+        )
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise UserError(f"{path} holds a {type(entries).__name__}, expected a list of persons in MPII's JSON form")
     if not entries:

@@ -18,7 +18,7 @@ class PoseSample:
         size: (2,) width and height of the crop, padding included.
         joints: (K, 2); anything where `visible` is 0.
         visible: (K,) 1 where the joint is labelled, else 0.
-        image_id: of the data set, where it has one.
+        image_id, category_id: of the data set, where it has them.
         box_score: of the detector; 1 for an annotated person.
     """
 
@@ -28,6 +28,7 @@ class PoseSample:
     joints: np.ndarray
     visible: np.ndarray
     image_id: int = 0
+    category_id: int = 1
     box_score: float = 1.0
 
 

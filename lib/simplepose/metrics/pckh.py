@@ -12,6 +12,7 @@ import numpy as np
 from scipy.io import loadmat, savemat
 
 from simplepose.errors import UserError
+from simplepose.metrics.collector import PredictionCollector
 
 HEAD_SIZE_FACTOR = 0.6  # of the head box's diagonal; MPII's evaluation calls it SC_BIAS
 THRESHOLD = 0.5
@@ -154,7 +155,7 @@ def pckh_table(arch: str, metrics: dict[str, float]) -> list[str]:
     ]
 
 
-class PckhEvaluator:
+class PckhEvaluator(PredictionCollector):
     """Collects predictions of a set and scores them.
 
     Args:
@@ -163,6 +164,7 @@ class PckhEvaluator:
     """
 
     primary = PRIMARY
+    predictions_file = "pred.mat"
     table = staticmethod(pckh_table)
 
     def __init__(self, num_samples: int, num_joints: int, truth: PckhGroundTruth | None):
@@ -171,22 +173,13 @@ class PckhEvaluator:
                 f"the annotation file has {num_samples} persons, its gt_*.mat {len(truth.joints)}; "
                 "they belong to different sets"
             )
+        super().__init__(num_samples, num_joints)
         self.truth = truth
-        self.joints = np.zeros((num_samples, num_joints, 2))
-        self.scores = np.zeros((num_samples, num_joints))
-        self.seen = np.zeros(num_samples, bool)
-
-    def add(self, indices: np.ndarray, joints: np.ndarray, scores: np.ndarray) -> None:
-        """Store predictions by row: joints (n, K, 2) in 0-based image pixels, scores (n, K)."""
-        self.joints[indices] = joints
-        self.scores[indices] = scores
-        self.seen[indices] = True
 
     def compute(self, output_dir: Path | None = None) -> dict[str, float]:
         """Save pred.mat (1-based `preds` (N, K, 2), `scores` (N, K)) if a folder is given; return the metrics."""
-        if not self.seen.all():
-            raise RuntimeError(f"{(~self.seen).sum()} of {len(self.seen)} persons were never predicted")
+        self.require_all()
         predictions = self.joints + 1
         if output_dir is not None:
-            savemat(str(output_dir / "pred.mat"), {"preds": predictions, "scores": self.scores})
+            savemat(str(output_dir / self.predictions_file), {"preds": predictions, "scores": self.scores})
         return {} if self.truth is None else pckh_metrics(predictions, self.truth)

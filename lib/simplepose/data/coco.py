@@ -1,0 +1,362 @@
+"""Keypoints in COCO's format, its persons or any joints of your own: annotated boxes, or those of a detector.
+
+COCO's coordinates are 0-based pixels already, so nothing is shifted here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simplepose.data.sample import PoseSample
+from simplepose.errors import UserError
+from simplepose.files import read_json
+from simplepose.geometry import box_to_crop
+from simplepose.skeletons import Skeleton
+
+logger = logging.getLogger("simplepose")
+
+# What can be wrong with a detection; such detections are counted and left out.
+MALFORMED = "malformed"
+OTHER_CATEGORY = "of another category"
+UNKNOWN_IMAGE = "for an image that the annotation file does not list"
+NO_SIZE = "with a box of no size"
+BAD_SCORE = "with a score that is not a number"
+
+
+@dataclass(frozen=True)
+class CocoAnnotations:
+    """An annotation file, checked.
+
+    Attributes:
+        path: of the file.
+        images: id -> entry, in the file's order.
+        categories: those that carry the skeleton's keypoints; just "person" in COCO.
+        annotations: of these categories and images, crowds and persons without keypoints included: scoring needs
+            them. Each has at least image_id, category_id, bbox, area, iscrowd, keypoints and num_keypoints.
+    """
+
+    path: Path
+    images: dict[int, dict[str, Any]]
+    categories: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+
+    @property
+    def category_ids(self) -> list[int]:
+        return [category["id"] for category in self.categories]
+
+
+def load_coco(
+    root: str | Path,
+    image_set: str,
+    skeleton: Skeleton,
+    aspect_ratio: float,
+    data_format: str = "jpg",
+    bbox_file: str | Path | None = None,
+    score_threshold: float = 0.0,
+) -> list[PoseSample]:
+    """Read the persons of a set in COCO's format.
+
+    Args:
+        root: folder with `annotations/` and `images/`.
+        image_set: as "val2017"; names the annotation file (see `annotation_file`) and the images' folder.
+        skeleton: whose keypoints the annotations hold.
+        aspect_ratio: width / height of the network's input; crops are enlarged to it.
+        data_format: "jpg" for files in images/<image_set>/, "zip" for members of images/<image_set>.zip.
+        bbox_file: detections in COCO's results form; None takes the annotated boxes.
+        score_threshold: detections that score less are left out (TEST.IMAGE_THRE).
+
+    Returns:
+        With annotated boxes, every person that is no crowd and has a keypoint, image by image. With detected boxes,
+        one sample a box in the file's order, its joints unlabelled.
+
+    Raises:
+        UserError: missing or malformed file, another skeleton's annotations, no persons.
+    """
+    truth = read_coco(annotation_file(root, image_set), skeleton)
+    folder = image_set.replace("test-dev", "test")  # test-dev2017 is a list of images of test2017
+    images = f"{root}/images/{folder}.zip@" if data_format == "zip" else f"{root}/images/{folder}/"
+    paths = {image_id: images + _file_name(entry, image_set) for image_id, entry in truth.images.items()}
+    if bbox_file is None:
+        return _annotated_persons(truth, paths, skeleton, aspect_ratio)
+    return _detected_persons(truth, paths, skeleton, aspect_ratio, Path(bbox_file), score_threshold)
+
+
+def annotation_file(root: str | Path, image_set: str) -> Path:
+    """The set's annotation file: image_info_<set>.json for COCO's test sets, person_keypoints_<set>.json for the
+    others, or plainly <set>.json for data of your own. The first is returned if none is there.
+    """
+    prefixes = ("image_info_", "person_keypoints_") if "test" in image_set else ("person_keypoints_",)
+    candidates = [Path(root) / "annotations" / f"{prefix}{image_set}.json" for prefix in (*prefixes, "")]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _file_name(image: dict[str, Any], image_set: str) -> str:
+    if "file_name" in image:
+        return str(image["file_name"])
+    return f"COCO_{image_set}_{image['id']:012d}.jpg" if "2014" in image_set else f"{image['id']:012d}.jpg"
+
+
+# ---- The annotation file -------------------------------------------------------------------------------
+
+
+def read_coco(path: str | Path, skeleton: Skeleton) -> CocoAnnotations:
+    """Read and check an annotation file. Reading the same file again costs nothing.
+
+    Raises:
+        UserError: missing, not JSON, or not keypoints of this skeleton in COCO's format.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+    except OSError:
+        raise UserError(
+            f"no such annotation file: {path}; DATASET.ROOT should hold annotations/ and images/ (see data/README.md)"
+        ) from None
+    return _read_coco(path, skeleton, (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=1)  # the samples and the evaluator of a set both ask; train2017 should not stay behind
+def _read_coco(path: Path, skeleton: Skeleton, version: tuple[int, int]) -> CocoAnnotations:
+    del version  # a file that was written anew is another one
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        raise UserError(f"{path} is not in COCO's format: expected images, annotations and categories")
+    try:
+        images = {image["id"]: image for image in content["images"]}
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: an entry of images has no id") from None
+    if len(images) != len(content["images"]):
+        counts = Counter(image["id"] for image in content["images"])
+        image_id, count = counts.most_common(1)[0]
+        raise UserError(f"{path}: {count} images have the id {image_id}; each image needs its own")
+    categories = _keypoint_categories(content.get("categories"), skeleton, path)
+    annotations = _check_annotations(content.get("annotations", []), images, categories, skeleton, path)
+    return CocoAnnotations(path, images, categories, annotations)
+
+
+def _keypoint_categories(categories: Any, skeleton: Skeleton, path: Path) -> list[dict[str, Any]]:
+    """The categories whose keypoints are the skeleton's; the first of all if the file names no keypoints."""
+    if (
+        not isinstance(categories, list)
+        or not categories
+        or not all(isinstance(category, dict) and "id" in category for category in categories)
+    ):
+        raise UserError(f"{path}: categories must be a list of entries with an id, such as person")
+    named = [category for category in categories if category.get("keypoints")]
+    if not named:  # as COCO's image_info_*.json
+        return categories[:1]
+    matching = [category for category in named if _plain_names(category["keypoints"]) == _plain_names(skeleton.joints)]
+    if matching:
+        return matching
+    found = named[0]["keypoints"]
+    if len(found) != skeleton.num_joints:
+        difference = f"has {len(found)} keypoints and the {skeleton.name} skeleton {skeleton.num_joints} joints"
+    else:
+        ours, theirs = next(
+            pair for pair in zip(skeleton.joints, found) if _plain_names(pair[:1]) != _plain_names(pair[1:])
+        )
+        difference = f"has {theirs!r} where the {skeleton.name} skeleton has {ours!r}"
+    raise UserError(
+        f"{path}: the category {named[0].get('name')!r} {difference}; describe its joints in a DATASET.SKELETON file"
+    )
+
+
+def _plain_names(names: Sequence[str]) -> list[str]:
+    return [str(name).lower().replace(" ", "_").replace("-", "_") for name in names]
+
+
+def _check_annotations(
+    annotations: Any, images: dict, categories: list[dict], skeleton: Skeleton, path: Path
+) -> list[dict[str, Any]]:
+    if not isinstance(annotations, list):
+        raise UserError(f"{path}: annotations is a {type(annotations).__name__}, expected a list")
+    category_ids = {category["id"] for category in categories}
+    length = 3 * skeleton.num_joints  # x, y, visibility
+    checked, strangers = [], 0
+    for number, annotation in enumerate(annotations):
+        try:
+            if annotation["category_id"] not in category_ids:
+                continue
+            if annotation["image_id"] not in images:
+                strangers += 1
+                continue
+            keypoints, box = annotation["keypoints"], annotation["bbox"]
+            if len(keypoints) != length:
+                raise UserError(
+                    f"{path}: annotation {number} has {len(keypoints)} keypoint numbers; the {skeleton.num_joints} "
+                    f"joints of the {skeleton.name} skeleton take {length} (x, y, visibility of each)"
+                )
+            if len(box) != 4 or not annotation["area"] >= 0:
+                raise ValueError(f"bbox {box!r}, area {annotation['area']!r}")
+            if "iscrowd" not in annotation:
+                annotation["iscrowd"] = 0
+            if "num_keypoints" not in annotation:
+                annotation["num_keypoints"] = sum(visibility > 0 for visibility in keypoints[2::3])
+        except KeyError as error:
+            raise UserError(
+                f"{path}: annotation {number} has no {error}; expected image_id, category_id, bbox, area, keypoints"
+            ) from None
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}: annotation {number} is malformed: {error}") from None
+        annotation.pop("segmentation", None)  # most of the file; poses need none of it
+        checked.append(annotation)
+    if strangers:
+        logger.warning("=> %s: skipped %d annotations of images that it does not list", path, strangers)
+    return checked
+
+
+def numbers_of(annotations: Sequence[dict[str, Any]], field: str, path: Path) -> np.ndarray:
+    """One field of N annotations as (N, ...) float64.
+
+    Raises:
+        UserError: something that is no finite number; it names the annotation.
+    """
+    try:
+        values = np.array([annotation[field] for annotation in annotations], dtype=np.float64)
+        if np.isfinite(values).all():
+            return values
+    except (TypeError, ValueError):
+        pass
+    for annotation in annotations:
+        try:
+            finite = np.isfinite(np.array(annotation[field], dtype=np.float64)).all()
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            break
+    found = f"{annotation[field]!r} (annotation id {annotation.get('id')})"
+    raise UserError(f"{path}: the {field} of a person must be finite numbers, found {found}")
+
+
+# ---- Persons -------------------------------------------------------------------------------------------
+
+
+def _annotated_persons(
+    truth: CocoAnnotations, paths: dict[int, str], skeleton: Skeleton, aspect_ratio: float
+) -> list[PoseSample]:
+    """Annotated boxes, clipped to the image as `_load_coco_keypoint_annotation_kernal` of the original does."""
+    order = {image_id: row for row, image_id in enumerate(truth.images)}
+    persons = [a for a in truth.annotations if not a["iscrowd"] and a["area"] > 0 and any(a["keypoints"])]
+    persons.sort(key=lambda person: order[person["image_id"]])
+    if not persons:
+        raise UserError(f"{truth.path} has no person with keypoints" + _without_labels(truth))
+    try:
+        entries = [truth.images[person["image_id"]] for person in persons]
+        image_size = np.array([(entry["width"], entry["height"]) for entry in entries], dtype=np.float64)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{truth.path}: every entry of images needs its width and height") from None
+    keypoints = numbers_of(persons, "keypoints", truth.path).reshape(len(persons), skeleton.num_joints, 3)
+    box = numbers_of(persons, "bbox", truth.path)
+    low = np.maximum(box[:, :2], 0)  # left, top
+    high = np.minimum(image_size - 1, low + np.maximum(box[:, 2:] - 1, 0))
+    centers, sizes = box_to_crop(np.concatenate([low, high - low], axis=1), aspect_ratio)
+    inside = (high >= low).all(axis=1) & (sizes > 0).all(axis=1)
+    if not inside.all():
+        logger.warning("=> %s: skipped %d persons whose box is not in the image", truth.path, (~inside).sum())
+    joints, visible = keypoints[..., :2], np.minimum(keypoints[..., 2], 1).astype(np.float32)
+    return [
+        PoseSample(paths[person["image_id"]], *crop_and_joints, person["image_id"], person["category_id"])
+        for person, kept, *crop_and_joints in zip(persons, inside, centers, sizes, joints, visible)
+        if kept
+    ]
+
+
+def _without_labels(truth: CocoAnnotations) -> str:
+    return "" if truth.annotations else "; it has no labels at all: use detected boxes (--use-detect-bbox)"
+
+
+def _detected_persons(
+    truth: CocoAnnotations,
+    paths: dict[int, str],
+    skeleton: Skeleton,
+    aspect_ratio: float,
+    path: Path,
+    score_threshold: float,
+) -> list[PoseSample]:
+    """Detected boxes as they are, even where they leave the image; as `_load_coco_person_detection_results` does."""
+    entries = read_results(path)
+    kept, faults = sort_detections(entries, truth.images, truth.category_ids)
+    if faults:
+        logger.warning("=> %s: skipped %s of %d detections", path, describe_faults(faults), len(entries))
+    detections = [entry for entry in kept if entry["score"] >= score_threshold]
+    logger.info("=> %d of %d detections score %g or more", len(detections), len(kept), score_threshold)
+    if not detections:
+        raise UserError(f"{path} has no usable detection for the images of {truth.path} ({len(entries)} in the file)")
+    centers, sizes = box_to_crop(np.array([entry["bbox"] for entry in detections], np.float64), aspect_ratio)
+    joints, visible = np.zeros((skeleton.num_joints, 2)), np.zeros(skeleton.num_joints, np.float32)
+    return [
+        PoseSample(
+            paths[entry["image_id"]], centers[n], sizes[n], joints, visible,
+            entry["image_id"], entry["category_id"], float(entry["score"]),
+        )
+        for n, entry in enumerate(detections)
+    ]  # fmt: skip
+
+
+def read_results(path: str | Path) -> list[Any]:
+    """The entries of a file in COCO's results form, detections or keypoints, unchecked.
+
+    Raises:
+        UserError: unreadable, not a list, or empty.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise UserError(
+            f"{path} holds a {type(entries).__name__}, expected COCO's results form: a list of entries with image_id, "
+            "category_id, score, and bbox or keypoints"
+        )
+    if not entries:
+        raise UserError(f"{path} is an empty list")
+    return entries
+
+
+def sort_detections(
+    entries: Sequence[Any], image_ids: Collection[int] | None, category_ids: Collection[int]
+) -> tuple[list[dict[str, Any]], Counter]:
+    """Part the usable detections from the others.
+
+    Args:
+        image_ids: of the set; None accepts every image.
+        category_ids: wanted categories.
+
+    Returns:
+        The usable entries, and how many others there are of each kind.
+    """
+    kept, faults = [], Counter()
+    for entry in entries:
+        fault = _detection_fault(entry, image_ids, category_ids)
+        if fault is None:
+            kept.append(entry)
+        else:
+            faults[fault] += 1
+    return kept, faults
+
+
+def _detection_fault(entry: Any, image_ids: Collection[int] | None, category_ids: Collection[int]) -> str | None:
+    try:
+        if entry["category_id"] not in category_ids:
+            return OTHER_CATEGORY
+        if image_ids is not None and entry["image_id"] not in image_ids:
+            return UNKNOWN_IMAGE
+        x, y, width, height = entry["bbox"]
+        if not math.isfinite(x + y + width + height):
+            return MALFORMED
+        if width <= 0 or height <= 0:
+            return NO_SIZE
+        return None if math.isfinite(entry["score"]) else BAD_SCORE
+    except (KeyError, TypeError, ValueError, IndexError):
+        return MALFORMED
+
+
+def describe_faults(faults: Counter) -> str:
+    """As "7 of another category, 2 with a box of no size"."""
+    return ", ".join(f"{count} {kind}" for kind, count in faults.most_common())
