@@ -157,6 +157,21 @@ def test_very_large_images(tmp_path, predictor):
     (frame,) = open_source(str(tmp_path / "wide.png"))
     (pose,) = predictor(frame.image, [[38980, 0, 50, 60]])
     assert np.abs(pose.keypoints - [39003.5, 29.5]).max() < 6
+    assert len(predictor(frame.image, [[-90, -90, 50, 50]])) == 1  # outside: black, but no error
+
+
+def test_the_visible_part_of_a_large_image_is_warped_as_the_whole(monkeypatch):
+    from simplepose import preprocessing
+
+    image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    affine = np.array([[1.5, 0.2, -60.0], [-0.2, 1.5, -10.0]])
+    whole = preprocessing.crop_image(image, affine, (48, 32))
+    monkeypatch.setattr(preprocessing, "MAX_WARP_SIDE", 60)  # the part that is seen is smaller than that
+    np.testing.assert_allclose(preprocessing.crop_image(image, affine, (48, 32)).astype(int), whole, atol=3)
+    monkeypatch.setattr(preprocessing, "MAX_WARP_SIDE", 30)  # every second pixel of a smooth image is as good
+    smooth = np.dstack([np.add.outer(np.arange(50), np.arange(90))] * 3).astype(np.uint8)
+    small = preprocessing.crop_image(smooth, np.array([[0.5, 0, 0], [0, 0.5, 0.0]]), (40, 20)).astype(int)
+    np.testing.assert_allclose(small[:, :, 0], np.add.outer(np.arange(20), np.arange(40)) * 2, atol=1)
 
 
 def test_a_video_frame_by_frame(tmp_path):

@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.geometry import apply_affine, invert_affine
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # R, G, B of images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_WARP_SIDE = 32766  # pixels of an image that OpenCV 4 warps
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,23 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False) -> np.ndarray:
 
 def crop_image(image: np.ndarray, affine: np.ndarray, output_size_wh: tuple[int, int]) -> np.ndarray:
     """Warp (H, W, 3) by an image-to-crop affine (2, 3), bilinearly, black outside of the image -> (h, w, 3)."""
+    if max(image.shape[:2]) > MAX_WARP_SIDE:
+        image, affine = _visible_part(image, affine, output_size_wh)
     return cv2.warpAffine(image, affine, output_size_wh, flags=cv2.INTER_LINEAR)
+
+
+def _visible_part(
+    image: np.ndarray, affine: np.ndarray, output_size_wh: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of an image that a crop shows, of that every n-th pixel if it is still too large; and its affine."""
+    width, height = output_size_wh
+    corners = apply_affine(invert_affine(affine), np.array([[0, 0], [width, 0], [0, height], [width, height]], float))
+    limits = np.array([image.shape[1], image.shape[0]])
+    low = np.clip(np.floor(corners.min(axis=0)) - 1, 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + 2, low + 1, limits).astype(int)
+    step = -(-int((high - low).max()) // MAX_WARP_SIDE)
+    part = image[low[1] : high[1] : step, low[0] : high[0] : step]
+    return np.ascontiguousarray(part), np.column_stack([affine[:, :2] * step, affine[:, :2] @ low + affine[:, 2]])
 
 
 def normalize(crops: np.ndarray, input_format: InputFormat) -> np.ndarray:
