@@ -13,9 +13,11 @@ import pytest
 from pycocotools.coco import COCO as CocoApi
 from pycocotools.cocoeval import COCOeval
 
-from simplepose.data.coco import CocoAnnotations, read_coco
+from simplepose.data.coco import CocoAnnotations, load_coco, read_coco
 from simplepose.data.sample import PoseSample
 from simplepose.errors import UserError
+from simplepose.geometry import apply_affine, crop_affine, invert_affine
+from simplepose.heatmaps import HeatmapCodec
 from simplepose.metrics.coco_ap import (
     COLUMNS,
     CocoEvaluator,
@@ -255,3 +257,26 @@ def test_the_install_check_knows_right_from_wrong(monkeypatch, capsys):
     monkeypatch.setattr(check, "OKS_OF_THE_LARGE_PERSON", 0.76)  # found at one more threshold than the figures say
     assert check.main() == 1
     assert "AP      0.801980  expected 0.752475  WRONG" in capsys.readouterr().out
+
+
+def test_a_perfect_network_on_real_boxes(real_data):
+    """Heatmaps drawn from the annotations instead of a network's: all that is between a box and its AP is ours."""
+    root = real_data / "coco"
+    truth = read_coco(root / "annotations/person_keypoints_val2017.json", COCO)
+    people = load_coco(root, "val2017", COCO, 0.75)
+    codec = HeatmapCodec((192, 256), (48, 64), 2)
+    scores = {}
+    for bbox_file in (None, root / "person_detection_results/val2017_nanodet_m_416.json"):
+        samples = load_coco(root, "val2017", COCO, 0.75, bbox_file=bbox_file)
+        evaluator = CocoEvaluator(samples, truth, COCO, "val2017", in_vis_threshold=0.2, oks_threshold=0.9)
+        for row, sample in enumerate(samples):
+            crop = np.concatenate([sample.center, sample.size])
+            there = [person for person in people if person.image_id == sample.image_id] or [sample]
+            nearest = min(there, key=lambda person: np.abs([*person.center, *person.size] - crop).sum())
+            affine = crop_affine(sample.center, sample.size[0], 0.0, codec.image_size_wh)
+            heatmaps, _ = codec.encode(apply_affine(affine, nearest.joints), nearest.visible)
+            joints, peaks = codec.decode(heatmaps)
+            evaluator.add(np.array([row]), apply_affine(invert_affine(affine), joints)[None], peaks[None])
+        scores[bbox_file is None] = evaluator.compute()["AP"]
+    assert scores[True] > 0.97  # 1 but for the heatmap's cells
+    assert 0.8 < scores[False] < 0.9  # the detector misses people and finds others twice

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.errors import UserError
 from simplepose.weights.pickle_writer import PickleWriter
-from simplepose.weights.safe_pickle import UNFORESEEN, Refused, check_sizes, damaged, load_pickle, refusal
+from simplepose.weights.safe_pickle import Refused, check_sizes, load_pickle, reading
 
 NAME_TABLE = "StructuredToParameterName@@"
 SLICES = "UnpackBigParamInfor@@"  # Paddle's own spelling
@@ -31,19 +30,12 @@ def read_paddle(path: str | os.PathLike) -> Any:
     Raises:
         UserError: unreadable, damaged, or it asks for more than arrays need.
     """
-    try:
-        with open(path, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            value = load_pickle(stream, size)
+    with reading(path), open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        value = load_pickle(stream, size)
         if isinstance(value, dict):
             _join_slices(value, size)
             value.pop(NAME_TABLE, None)
-    except Refused as reason:
-        raise refusal(path, reason) from None
-    except UNFORESEEN as error:
-        raise damaged(path, error) from None
-    except OSError as error:
-        raise UserError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
     return value
 
 

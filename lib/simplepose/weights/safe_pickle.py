@@ -17,7 +17,8 @@ import os
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO, Callable
 
 import numpy as np
@@ -492,7 +493,7 @@ def load_pickle(
         Nested dicts, lists, tuples, numbers, text, bytes and arrays. Bytes of 64 KiB and more come back as
         (N,) uint8 arrays.
     Raises:
-        Refused: anything else. The caller adds the file's name: see `refusal`.
+        Refused: anything else. The caller adds the file's name: see `reading`.
     """
     try:
         value = _Machine(stream, remaining, allowed, persistent_load).run()
@@ -502,16 +503,18 @@ def load_pickle(
     return value
 
 
-def refusal(path: str | os.PathLike, reason: Refused) -> UserError:
-    """The one line a user sees for a file that was not read."""
-    return UserError(
-        f"refused: {os.fspath(path)} {reason}; weight files need only arrays, numbers, text and containers of them"
-    )
-
-
-def damaged(path: str | os.PathLike, error: Exception) -> UserError:
-    """The one line for an `UNFORESEEN` exception."""
-    return refusal(path, Refused(f"is damaged ({type(error).__name__})"))
+@contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Around the reading of a file: whatever is wrong with it ends in one line, a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
+    except (Refused, *UNFORESEEN) as error:
+        reason = error if isinstance(error, Refused) else f"is damaged ({type(error).__name__})"
+        raise UserError(
+            f"refused: {os.fspath(path)} {reason}; weight files need only arrays, numbers, text and containers of them"
+        ) from None
 
 
 def read_into(stream: BinaryIO, target: np.ndarray) -> None:

@@ -18,12 +18,10 @@ import numpy as np
 
 from simplepose.errors import UserError
 from simplepose.weights.safe_pickle import (
-    UNFORESEEN,
     Refused,
     check_sizes,
-    damaged,
     read_into,
-    refusal,
+    reading,
     shown,
 )
 from simplepose.weights.torch_files import widen_bfloat16
@@ -54,15 +52,8 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], di
     Raises:
         UserError: unreadable, truncated, or a header that does not fit the file.
     """
-    try:
-        with open(path, "rb") as stream:
-            return _read(stream, os.fstat(stream.fileno()).st_size)
-    except Refused as reason:
-        raise refusal(path, reason) from None
-    except UNFORESEEN as error:
-        raise damaged(path, error) from None
-    except OSError as error:
-        raise UserError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
+    with reading(path), open(path, "rb") as stream:
+        return _read(stream, os.fstat(stream.fileno()).st_size)
 
 
 def _read(stream: BinaryIO, size: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -23,14 +23,12 @@ from simplepose.errors import UserError
 from simplepose.weights.pickle_writer import PickleWriter, write_array
 from simplepose.weights.safe_pickle import (
     ARRAY_GLOBALS,
-    UNFORESEEN,
     Global,
     Refused,
     check_sizes,
-    damaged,
     load_pickle,
     read_into,
-    refusal,
+    reading,
     shown,
 )
 
@@ -397,22 +395,15 @@ def read_torch(path: str | os.PathLike) -> Any:
 
 def read_torch_with_metadata(path: str | os.PathLike) -> tuple[Any, str | None]:
     """As `read_torch`, with the JSON text that `write_torch` put beside the tensors, or None."""
-    try:
-        with open(path, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            head = stream.read(263)
-            stream.seek(0)
-            if head[257:262] == b"ustar":
-                raise Refused("is in PyTorch's tar format of 2016; load and save it again with a later PyTorch")
-            if head[:2] == b"PK":
-                return _read_zip(stream, size)
-            return _read_legacy(stream, size), None
-    except Refused as reason:
-        raise refusal(path, reason) from None
-    except UNFORESEEN as error:
-        raise damaged(path, error) from None
-    except OSError as error:
-        raise UserError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
+    with reading(path), open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        head = stream.read(263)
+        stream.seek(0)
+        if head[257:262] == b"ustar":
+            raise Refused("is in PyTorch's tar format of 2016; load and save it again with a later PyTorch")
+        if head[:2] == b"PK":
+            return _read_zip(stream, size)
+        return _read_legacy(stream, size), None
 
 
 def write_torch(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray], metadata: str | None = None) -> None:
