@@ -504,6 +504,15 @@ def test_one_euro_first_steps_by_hand():
     np.testing.assert_allclose(smooth(np.array([[1.0, 1.0]]), known), [[1, 1]])  # starts anew
 
 
+def test_one_euro_follows_speed_by_hand():
+    # 4 pixels in 1 / (2 pi) s, in body heights of 2, weighted by 1/2: 2 pi heights a second. The cutoff is 1 + 2 Hz,
+    # and the newest value weighs 1 / (1 + 1 / 3).
+    smooth = OneEuroFilter(fps=2 * np.pi, min_cutoff_hz=1, speed_coefficient=2 / (2 * np.pi))
+    known = np.array([True])
+    smooth(np.array([[0.0, 0.0]]), known, body_size=2)
+    np.testing.assert_allclose(smooth(np.array([[4.0, 0.0]]), known, body_size=2), [[3, 0]])
+
+
 def test_one_euro_steadies_rest_and_follows_motion():
     rng = np.random.default_rng(0)
     known = np.array([True])
