@@ -90,6 +90,15 @@ def test_mean_at_a_tenth_is_printed_at_eleven_hundredths():
     assert lines[2].endswith("| 100.000 | 100.000 |")
 
 
+def test_a_head_box_without_size_counts_as_missed_and_says_nothing(recwarn):
+    truth = truth_of(2)
+    truth.head_sizes[0] = 0
+    predictions = truth.joints.copy()
+    predictions[0, 0] += 1  # a distance of 1 / 0; the others 0 / 0
+    assert pckh_metrics(predictions, truth)["Mean"] == 50
+    assert not recwarn.list
+
+
 def test_predictions_of_another_set_are_refused():
     truth = truth_of(3)
     with pytest.raises(UserError, match="2 persons x 16 joints, the ground truth for 3 x 16"):

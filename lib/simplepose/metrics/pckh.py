@@ -101,7 +101,8 @@ def pckh(predictions: np.ndarray, truth: PckhGroundTruth, thresholds: np.ndarray
     Returns:
         (T, K); NaN for a joint that is nowhere labelled.
     """
-    errors = np.linalg.norm(predictions - truth.joints, axis=-1) / truth.head_sizes[:, None]  # (N, K)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a head box without size: nothing is within its reach
+        errors = np.linalg.norm(predictions - truth.joints, axis=-1) / truth.head_sizes[:, None]  # (N, K)
     bins = np.searchsorted(thresholds, errors, side="left")  # the first threshold that reaches each error
     num_thresholds, num_joints = len(thresholds), errors.shape[1]
     person, joint = np.nonzero(truth.labelled)
