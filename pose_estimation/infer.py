@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from simplepose.boxes import BoxSource
     from simplepose.inference import PosePredictor
+    from simplepose.outputs import Output
 
 EXAMPLES = """examples:
   python pose_estimation/infer.py --model-file posenet.onnx --img-file photo.jpg
@@ -44,6 +45,7 @@ def main() -> int | None:
     add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
     add("--draw-ids", action="store_true", help="number the people")
     add("--draw-scores", action="store_true", help="write each person's score")
+    add("--draw-plain", action="store_true", help="draw on a plain background: poses to show without the people")
     add("--smooth", action="store_true", help="videos with one person: one-euro filter on every joint")
     add("--batch-size", dest="people", type=int, default=16, metavar="N", help="people at once through the network")
     add("--show", action="store_true", help="open a window with the drawing; q or Esc ends")
@@ -65,10 +67,10 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     source = open_source(args.img_file, args.ignore_orientation)
     boxes = choose_boxes(args)
     predictor = load_predictor(args, flags)
-    outputs = choose_outputs(source, predictor.skeleton, args.model_file, args.output, args.format, args.draw)
-    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_ids, args.draw_scores)
+    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_ids, args.draw_scores, args.draw_plain)
     smoother = PoseSmoother(source.fps, args.kpt_thr) if args.smooth and source.is_video else None
 
+    outputs: list[Output] = []
     summary = Summary(args.kpt_thr)
     interrupted = False
     results = find_poses(source, boxes, predictor, live=source.is_live)
@@ -76,6 +78,10 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
         for frame, poses in progress(results, len(source) or None, "poses"):
             if frame.failure and source.is_single:
                 raise UserError(frame.failure)
+            if not outputs:  # only now: a run that is refused leaves no empty table
+                outputs = choose_outputs(
+                    source, predictor.skeleton, args.model_file, args.output, args.format, args.draw
+                )
             poses = smoother(poses) if smoother else poses
             if frame.image is not None and (args.draw or args.show):
                 painter.draw(frame.image, poses)

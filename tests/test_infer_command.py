@@ -91,7 +91,7 @@ def test_formats_and_box_files(posenet, album, run_command, form, name):
         (["--img-file", "album/2b.jpg"], "is a truncated JPEG"),
         (["--img-file", "album/1.jpg", "--bbox", "80,0,9,9"], "does not touch the image, which is 70x90"),
         (["--img-file", "album/1.jpg", "--detector", "none.onnx"], "no such ONNX file: none.onnx"),
-        (["--img-file", "album/1.jpg", "--bbox-file", "none.json"], "no such file: none.json"),
+        (["--img-file", "album/1.jpg", "--bbox-file", "none.json"], "no such box file: none.json"),
         (["--img-file", "album/1.jpg", "--bbox", "1,1,9,9", "TEST.FLIP_TEST=true"], "says itself what it is"),
         (["--img-file", "nothing/"], "no such image: nothing"),
         (["--img-file", "album/1.jpg", "--output", "album/2.jpg/x.jpg"], "cannot write"),
@@ -102,6 +102,23 @@ def test_one_line_for_what_is_wrong(posenet, album, run_command, arguments, mess
     assert finished.returncode == 2, finished.stderr
     assert message in finished.stderr
     assert len(finished.stderr.splitlines()) == 1, finished.stderr
+
+
+def test_a_refused_run_leaves_nothing(posenet, album, run_command):
+    before = sorted(album.parent.rglob("*"))
+    args = ("--model-file", posenet[1], "--img-file", "album/2b.jpg", "--format")
+    for form in ("json", "coco", "csv", "npz"):
+        assert run_command("infer.py", *args, form, cwd=album.parent).returncode == 2
+    assert sorted(album.parent.rglob("*")) == before
+
+
+def test_plain_drawings_show_nobody(posenet, album, run_command):
+    args = ("--model-file", posenet[1], "--img-file", "album/1.jpg", "--draw-plain", "--kpt-thr", "9")
+    finished = run_command("infer.py", *args, "--output", "plain.png", cwd=album.parent)
+    assert finished.returncode == 0, finished.stderr
+    drawing = cv2.imread(str(album.parent / "plain.png"))
+    assert drawing.shape[:2] == cv2.imread(str(album / "1.jpg")).shape[:2]
+    assert (drawing == drawing[0, 0]).all()  # no joint scores 9, and the photograph is gone
 
 
 def test_a_box_beside_one_image_of_several(posenet, album, run_command):

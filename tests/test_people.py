@@ -276,7 +276,7 @@ def test_box_files_that_are_wrong(tmp_path, content, message):
     (tmp_path / "boxes").write_text(content)
     with pytest.raises(UserError, match=message):
         boxes_of_file(tmp_path / "boxes")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such box file"):
         boxes_of_file(tmp_path / "none")
 
 

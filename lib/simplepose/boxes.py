@@ -16,6 +16,7 @@ from typing import Callable
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.files import read_text
 from simplepose.sources import Frame
 
 BoxSource = Callable[[Frame], tuple[np.ndarray, np.ndarray]]
@@ -68,14 +69,7 @@ def boxes_of_file(path: str | os.PathLike, min_score: float = 0.0) -> BoxSource:
         UserError: unreadable file or entry; and from the source, a box that does not touch the image.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path} (--bbox-file)") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is neither JSON nor CSV text") from None
+    text = read_text(path, "box")
     rows = _rows_of_json(text, path) if text.lstrip()[:1] in ("[", "{") else _rows_of_csv(text, path)
     table = defaultdict(list)
     for number, (image, box, score) in enumerate(rows):

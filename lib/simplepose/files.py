@@ -1,5 +1,5 @@
-"""Files that are whole or not there: written beside their place, flushed to disk, then renamed. And JSON and YAML,
-read with the same words for what can be wrong with them.
+"""Files that are whole or not there: written beside their place, flushed to disk, then renamed. And text, JSON and
+YAML, read with the same words for what can be wrong with them.
 """
 
 from __future__ import annotations
@@ -39,6 +39,22 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def read_text(path: str | os.PathLike, what: str) -> str:
+    """The content of a text file in UTF-8; `what` it is, as "configuration", for messages.
+
+    Raises:
+        UserError: missing, unreadable or not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")  # Windows editors put a byte order mark in front
+    except FileNotFoundError:
+        raise UserError(f"no such {what} file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8, as a {what} file is") from None
+
+
 def read_yaml(path: str | os.PathLike, what: str) -> Any:
     """The content of a YAML file; `what` it is, as "configuration", for messages.
 
@@ -47,15 +63,9 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
     """
     import yaml  # here, so that an exported network runs without it
 
-    path = Path(path)
     try:
-        # utf-8-sig: Windows editors put a byte order mark in front
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"no such {what} file: {path}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.safe_load(read_text(path, what))
+    except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 

@@ -22,7 +22,7 @@ from simplepose.files import written_whole
 from simplepose.inference import Pose
 from simplepose.skeletons import Skeleton
 from simplepose.sources import Frame, ImageFiles, Video
-from simplepose.visualize import draw_label, draw_pose, write_image
+from simplepose.visualize import BACKGROUND_COLOR, draw_label, draw_pose, write_image
 
 FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz"}  # and the extension of each
 CODECS = {".avi": "MJPG"}  # FourCC by extension; MPEG-4 for the others
@@ -43,16 +43,22 @@ class Painter:
     Args:
         min_score: joints below are left out.
         ids, scores: write each person's number, and score, above the box.
+        plain: cover the image first, so that nobody can be recognised.
     """
 
-    def __init__(self, skeleton: Skeleton, min_score: float, ids: bool = False, scores: bool = False):
+    def __init__(
+        self, skeleton: Skeleton, min_score: float, ids: bool = False, scores: bool = False, plain: bool = False
+    ):
         self.skeleton = skeleton
         self.min_score = min_score
         self.ids = ids
         self.scores = scores
+        self.plain = plain
 
     def draw(self, image: np.ndarray, poses: Sequence[Pose]) -> None:
         """Draw all people onto an image, in place."""
+        if self.plain:
+            image[:] = BACKGROUND_COLOR
         for index, pose in enumerate(poses):
             draw_pose(image, pose.keypoints, pose.scores, self.skeleton, self.min_score)
             parts = [str(index)] * self.ids + [f"{pose.score:.2f}"] * self.scores

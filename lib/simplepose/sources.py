@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.files import read_text
 from simplepose.preprocessing import read_image
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
@@ -175,15 +176,7 @@ def open_source(text: str, ignore_orientation: bool = False) -> ImageFiles | Vid
 
 
 def _read_list(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"no such list file: {path}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not text in UTF-8; a list file holds one image path a line") from None
-    names = [line.strip() for line in lines]
+    names = [line.strip() for line in read_text(path, "list").splitlines()]
     files = [str(path.parent / name) for name in names if name and not name.startswith("#")]
     if not files:
         raise UserError(f"{path} lists no images; write one path a line")

@@ -16,6 +16,7 @@ RIGHT_COLOR = (255, 170, 50)  # blue for the right,
 MIDDLE_COLOR = (90, 220, 90)  # green for what has no side
 SIDE_COLORS = {"left": LEFT_COLOR, "right": RIGHT_COLOR, "": MIDDLE_COLOR}  # of Skeleton.sides
 OUTLINE_COLOR = (30, 30, 30)
+BACKGROUND_COLOR = (245, 245, 245)  # of drawings without the photograph
 GRID_COLUMNS = 8
 
 
