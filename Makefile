@@ -6,8 +6,9 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; d
 VENV := .venv
 PY := $(VENV)/bin/python
 MINI := experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
+CFG := experiments/lspet/resnet18/128x128_d256x3_adam_lr1e-3.yaml
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart reproduce test test-slow lint clean
 
 quickstart: $(VENV)/runtime
 	$(PY) pose_estimation/make_mini.py --output data/mini
@@ -15,6 +16,10 @@ quickstart: $(VENV)/runtime
 	$(PY) pose_estimation/mean_pose.py --cfg $(MINI)
 	$(PY) pose_estimation/valid.py --cfg $(MINI) --flip-test
 	$(PY) pose_estimation/infer.py --cfg $(MINI) --flip-test --img-file data/mini/images/300000002.jpg --bbox 23,24,186,186 --output output/quickstart.jpg
+
+# From data to docs/results/: make reproduce CFG=experiments/... (default: LSPET, hours on a CPU; data/README.md)
+reproduce: $(VENV)/runtime
+	$(PY) pose_estimation/reproduce.py --cfg $(CFG)
 
 test: $(VENV)/dev
 	$(PY) -m ruff check .

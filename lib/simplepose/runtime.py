@@ -90,6 +90,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def machine() -> str:
+    """Processor, cores and memory of this computer, for results to name."""
+    name, memory = platform.processor() or platform.machine(), ""
+    with contextlib.suppress(OSError, StopIteration, ValueError):  # Linux only
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    return f"{name}, {available_cores()} cores{memory}"
+
+
 def _is_amd_with_avx2() -> bool:
     if platform.system() == "Linux":
         try:

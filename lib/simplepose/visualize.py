@@ -21,7 +21,12 @@ GRID_COLUMNS = 8
 
 
 def draw_pose(
-    image: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton, min_score: float = 0.2
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+    skeleton: Skeleton,
+    min_score: float = 0.2,
+    color: tuple[int, int, int] | None = None,
 ) -> None:
     """Draw limbs and joints onto an image, in place.
 
@@ -29,7 +34,9 @@ def draw_pose(
         image: (H, W, 3) uint8, BGR.
         keypoints: (K, 2) pixels.
         scores: (K,); a joint below `min_score`, and limbs to it, are left out.
+        color: BGR, of everything; None colours by side.
     """
+    colors = {side: color or by_side for side, by_side in SIDE_COLORS.items()}
     shown = (scores >= min_score) & np.isfinite(keypoints).all(axis=1)
     if not shown.any():
         return
@@ -39,12 +46,12 @@ def draw_pose(
     points = [tuple(int(value) for value in np.rint(np.clip(point, -32768, 32767))) for point in keypoints]
     for start, end in skeleton.limb_indices:
         if shown[start] and shown[end]:
-            color = SIDE_COLORS[skeleton.sides[start] or skeleton.sides[end]]
+            limb_color = colors[skeleton.sides[start] or skeleton.sides[end]]
             cv2.line(image, points[start], points[end], OUTLINE_COLOR, thickness + 2, cv2.LINE_AA)
-            cv2.line(image, points[start], points[end], color, thickness, cv2.LINE_AA)
+            cv2.line(image, points[start], points[end], limb_color, thickness, cv2.LINE_AA)
     for index in np.flatnonzero(shown):
         cv2.circle(image, points[index], thickness + 2, OUTLINE_COLOR, -1, cv2.LINE_AA)
-        cv2.circle(image, points[index], thickness + 1, SIDE_COLORS[skeleton.sides[index]], -1, cv2.LINE_AA)
+        cv2.circle(image, points[index], thickness + 1, colors[skeleton.sides[index]], -1, cv2.LINE_AA)
 
 
 def draw_label(image: np.ndarray, box_xywh: np.ndarray, text: str) -> None:
@@ -59,8 +66,14 @@ def draw_label(image: np.ndarray, box_xywh: np.ndarray, text: str) -> None:
     thickness = max(1, round(scale))
     corners = (round(x), round(y)), (round(x + width), round(y + height))
     cv2.rectangle(image, *corners, MIDDLE_COLOR, thickness, cv2.LINE_AA)
+    draw_text(image, text, (round(x), round(y)), scale)
+
+
+def draw_text(image: np.ndarray, text: str, left_bottom: tuple[int, int] = (0, 0), scale: float = 0.4) -> None:
+    """Write a line of text on a dark strip, in place; above `left_bottom` as far as the image allows."""
+    thickness = max(1, round(scale))
     (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    left, bottom = max(0, round(x)), max(text_height + below, round(y))
+    left, bottom = max(0, left_bottom[0]), max(text_height + below, left_bottom[1])
     cv2.rectangle(image, (left, bottom - text_height - below), (left + text_width, bottom), OUTLINE_COLOR, -1)
     cv2.putText(
         image, text, (left, bottom - below), cv2.FONT_HERSHEY_SIMPLEX, scale, MIDDLE_COLOR, thickness, cv2.LINE_AA

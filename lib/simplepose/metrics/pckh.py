@@ -91,6 +91,26 @@ def _load_mat(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not a readable MATLAB v5 file: {error}") from None
 
 
+def normalized_errors(predictions: np.ndarray, truth: PckhGroundTruth) -> np.ndarray:
+    """Distances in head sizes, (N, K, 2) -> (N, K)."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a head box without size: nothing is within its reach
+        return np.linalg.norm(predictions - truth.joints, axis=-1) / truth.head_sizes[:, None]
+
+
+def person_hits(predictions: np.ndarray, truth: PckhGroundTruth) -> tuple[np.ndarray, np.ndarray]:
+    """For each person, of the joints in `Mean`: how many are within 0.5 and how many are labelled, (N,) each.
+
+    `Mean` is 100 times the sum of the one over the sum of the other.
+    """
+    counted = truth.labelled & _in_mean(truth)
+    hits = counted & (normalized_errors(predictions, truth) <= THRESHOLD)
+    return hits.sum(axis=1), counted.sum(axis=1)
+
+
+def _in_mean(truth: PckhGroundTruth) -> np.ndarray:
+    return np.array([name not in NOT_IN_MEAN for name in truth.joint_names])
+
+
 def pckh(predictions: np.ndarray, truth: PckhGroundTruth, thresholds: np.ndarray) -> np.ndarray:
     """Percentage of labelled joints within each threshold.
 
@@ -101,8 +121,7 @@ def pckh(predictions: np.ndarray, truth: PckhGroundTruth, thresholds: np.ndarray
     Returns:
         (T, K); NaN for a joint that is nowhere labelled.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):  # a head box without size: nothing is within its reach
-        errors = np.linalg.norm(predictions - truth.joints, axis=-1) / truth.head_sizes[:, None]  # (N, K)
+    errors = normalized_errors(predictions, truth)
     bins = np.searchsorted(thresholds, errors, side="left")  # the first threshold that reaches each error
     num_thresholds, num_joints = len(thresholds), errors.shape[1]
     person, joint = np.nonzero(truth.labelled)
@@ -128,8 +147,7 @@ def pckh_metrics(predictions: np.ndarray, truth: PckhGroundTruth) -> dict[str, f
         )
     curve = pckh(predictions, truth, CURVE_THRESHOLDS)
     at_half = curve[-1]
-    in_mean = np.array([name not in NOT_IN_MEAN for name in truth.joint_names])
-    weights = truth.labelled.sum(axis=0) * in_mean
+    weights = truth.labelled.sum(axis=0) * _in_mean(truth)
 
     def mean(values: np.ndarray) -> float:
         present = weights > 0

@@ -1,0 +1,159 @@
+"""Reproduce an experiment: train it with several seeds, score the best and the last weights, write the page of results.
+
+Started again after an interruption, it goes on where it was; what is finished is not run twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import _init_paths  # noqa: F401
+from simplepose.cli import config_parser, parse_config
+from simplepose.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+    from simplepose.engine import Evaluator
+    from simplepose.reproduction import Run
+
+EXAMPLES = """examples:
+  python pose_estimation/reproduce.py --cfg experiments/lspet/resnet18/128x128_d256x3_adam_lr1e-3.yaml
+  python pose_estimation/reproduce.py --cfg ... --seeds 0 1 2 --results output/results DATASET.ROOT=/data/lspet
+
+A curve to compare with is read from <experiment>.reference.csv beside the experiment file, if it is there.
+"""
+HERE = Path(__file__).parent
+WEIGHTS = {"best": "model_best.pdparams", "last": "final_state.pdparams"}
+
+
+def main() -> int | None:
+    parser = config_parser(__doc__, EXAMPLES)
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1], metavar="N", help="TRAIN.SEED of each; default: 0 1"
+    )
+    parser.add_argument(
+        "--results", default="docs/results", metavar="FOLDER", help="for the page; default: %(default)s"
+    )
+    args, config = parse_config(parser)
+    reproduce(args, config)
+
+
+def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
+    """Every seed's training and validations, then the page."""
+    from simplepose import build, reproduction
+
+    samples = build.build_valid_samples(config)
+    evaluator = build.build_evaluator(config, samples)  # missing data show now, not after hours
+    if not any(sample.visible.any() for sample in samples):
+        raise UserError(f"{config.DATASET.TEST_SET} has no labels to score against; set DATASET.TEST_SET")
+    reference_file = Path(args.cfg).with_suffix(".reference.csv")
+    reference = reproduction.read_reference(reference_file) if reference_file.exists() else {}
+
+    runs = [run_seed(args, config, seed, evaluator) for seed in args.seeds]
+    for check in reproduction.checks(runs, reference, evaluator.primary):
+        print(f"=> {'ok' if check.passed else 'NOT OK'}: {check.what}: {check.found}")
+
+    # experiments/lspet/resnet18/a.yaml -> lspet_resnet18_a
+    name = "_".join(Path(args.cfg).with_suffix("").parts[-3:])
+    page = Path(args.results) / f"{name}.md"
+    pictures = {"Curves": f"{name}_curves.svg"}
+    reproduction.draw_curves(page.with_name(pictures["Curves"]), runs, reference, evaluator.primary)
+    if config.DATASET.DATASET == "mpii":
+        pictures["Poses"] = f"{name}_poses.png"
+        draw_poses(page.with_name(pictures["Poses"]), config, samples, evaluator, runs[0])
+    command = shlex.join(["python", "pose_estimation/reproduce.py", *sys.argv[1:]])
+    reproduction.write_page(page, args.cfg, command, facts(config, runs), runs, reference, evaluator.primary, pictures)
+    print(f"=> results: {page.as_posix()}")
+
+
+def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: Evaluator) -> Run:
+    """Train and validate with the commands that everybody uses, and read what they wrote."""
+    from simplepose.build import run_folder
+    from simplepose.files import read_json
+    from simplepose.reproduction import Run, Scored
+    from simplepose.weights import read_weights
+
+    settings = [*args.overrides, f"TRAIN.SEED={seed}", f"LOG_DIR={config.LOG_DIR}/seed{seed}"]
+
+    def run_in(place: Path, file: str, command: str, *arguments: Any) -> Path:
+        folder = run_folder(type(config)({**config, "OUTPUT_DIR": str(place)}), args.cfg)
+        if not (folder / file).exists():
+            print(f"=> seed {seed}: {command} in {folder.as_posix()}", flush=True)
+            line = [command, "--cfg", args.cfg, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
+            finished = subprocess.run([sys.executable, str(HERE / line[0]), *map(str, line[1:])])
+            if finished.returncode:
+                raise UserError(f"{command} ended with {finished.returncode}; the same command goes on from there")
+            if not (folder / file).exists():  # asked to stop
+                raise UserError(f"{command} was stopped; the same command goes on from there")
+        return folder
+
+    place = Path(config.OUTPUT_DIR) / f"seed{seed}"
+    trained = run_in(place, WEIGHTS["last"], "train.py", "TRAIN.RESUME=true")
+    scored = {}
+    for name, file in WEIGHTS.items():
+        folder = run_in(place / name, "metrics.json", "valid.py", "--model-file", trained / file)
+        made = read_weights(trained / file).metadata
+        metrics = read_json(folder / "metrics.json")
+        scored[name] = Scored(made["epoch"], metrics, interval(config, folder, evaluator), folder)
+    return Run(seed, made["commit"], read_json(trained / "history.json"), scored["best"], scored["last"])
+
+
+def interval(config: EasyDict, folder: Path, evaluator: Evaluator) -> tuple[float, float] | None:
+    """What the number of validation persons leaves open, for PCKh; None for other scores."""
+    if config.DATASET.DATASET != "mpii":
+        return None
+    import numpy as np
+
+    from simplepose.metrics.pckh import load_predictions, person_hits
+    from simplepose.reproduction import bootstrap_interval
+
+    hits, counts = person_hits(load_predictions(folder / evaluator.predictions_file), evaluator.truth)
+    return bootstrap_interval(hits, counts, np.random.default_rng(0))
+
+
+def draw_poses(path: Path, config: EasyDict, samples: list, evaluator: Evaluator, run: Run) -> None:
+    """A sheet of the last weights' best, middling and worst persons."""
+    from simplepose import build, reproduction
+    from simplepose.metrics.pckh import load_predictions, person_hits
+
+    predictions = load_predictions(run.last.folder / evaluator.predictions_file)
+    hits, counts = person_hits(predictions, evaluator.truth)
+    reproduction.draw_poses(path, samples, predictions - 1, hits, counts, build.build_skeleton(config))
+
+
+def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
+    """The recipe and the circumstances."""
+    import platform
+    from datetime import timedelta
+    from importlib import metadata
+
+    from simplepose.config import arch_name
+    from simplepose.runtime import machine
+
+    train, dataset = config.TRAIN, config.DATASET
+    schedule = f"{train.LR_TYPE}" + (f", x {train.LR_FACTOR} at epochs {train.LR_STEP}" if train.LR_STEP else "")
+    packages = ("paddlepaddle", "numpy", "opencv-python")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    seconds = [run.seconds for run in runs]
+    times = ["not kept" if value is None else str(timedelta(seconds=round(value))) for value in seconds]
+    return [
+        ("network", f"{arch_name(config)}, from {config.MODEL.PRETRAINED or 'scratch'}"),
+        ("data", f"{dataset.TRAIN_SET} and {dataset.TEST_SET} of `{dataset.ROOT}`"),
+        ("optimiser", f"{train.OPTIMIZER}, {train.LR}, {schedule}; batch {train.BATCH_SIZE}, {train.END_EPOCH} epochs"),
+        ("augmentation", f"flip {dataset.FLIP}, rotation {dataset.ROT_FACTOR}, scale {dataset.SCALE_FACTOR}"),
+        ("flip test", str(config.TEST.FLIP_TEST).lower()),
+        ("commit", "; ".join(f"seed {run.seed} {run.commit}" for run in runs)),
+        ("versions", f"Python {platform.python_version()}, {versions}"),
+        ("machine", machine()),
+        ("time, validation included", "; ".join(f"seed {run.seed} {time}" for run, time in zip(runs, times))),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,122 @@
+"""A reproduction held against a reference, and the command that runs one from data to page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from simplepose.errors import UserError
+from simplepose.metrics.pckh import PckhGroundTruth, pckh_metrics, person_hits
+from simplepose.reproduction import Run, Scored, bootstrap_interval, checks, read_reference, relative_distance
+
+HEAD = "seed,epoch,train_loss,Mean\n"
+REFERENCE = HEAD + "0,0,9,1\n0,1,8,2\n0,2,2.0,10\n0,3,1.0,20\n1,0,9,1\n1,1,8,2\n1,2,2.2,11\n1,3,1.1,22\n"
+
+
+def run_with(losses: list[float], mean: float) -> Run:
+    history = [{"epoch": epoch, "train_loss": loss, "Mean": mean} for epoch, loss in enumerate(losses)]
+    scored = Scored(len(losses) - 1, {"Mean": mean, "valid_loss": 0.1}, None, Path())
+    return Run(0, "abc", history, scored, scored)
+
+
+@pytest.fixture
+def reference(tmp_path):
+    (tmp_path / "reference.csv").write_text(REFERENCE)
+    return read_reference(tmp_path / "reference.csv")
+
+
+@pytest.mark.parametrize(
+    ("losses", "mean", "passed"),
+    [
+        ([50, 50, 2.1, 1.05], 21.0, [True, True]),  # inside; the first two epochs do not count
+        ([9, 8, 2.22, 1.05], 25.0, [True, True]),  # 0.9 % above 2.2; 3 points above 22
+        ([9, 8, 2.23, 1.05], 17.0, [False, True]),  # 1.4 % above 2.2; 3 points below 20
+        ([9, 8, 2.1, 0.98], 16.9, [False, False]),  # 2 % below 1.0; 3.1 points below 20
+    ],
+)
+def test_checks_hold_losses_and_score_against_the_range(reference, losses, mean, passed):
+    assert [check.passed for check in checks([run_with(losses, mean)], reference, "Mean")] == passed
+
+
+def test_relative_distance_is_of_the_nearer_end():
+    assert relative_distance(2.0, 1.0, 3.0) == 0
+    assert relative_distance(3.3, 1.0, 3.0) == pytest.approx(0.1)
+    assert relative_distance(0.9, 1.0, 3.0) == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "0,0,x,1\n", "is no reference"),
+        ("a,b\n1,2\n", "is no reference"),
+        (HEAD + "0,1,9,1\n", "the epochs of seed 0 are not 0, 1, 2"),
+    ],
+)
+def test_a_reference_that_is_none(tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_reference(tmp_path / "x.csv")
+
+
+def test_person_hits_add_up_to_the_mean():
+    rng = np.random.default_rng(0)
+    names = ("rank", "lank", "lhip", "rhip", "lkne", "rkne", "pelv", "thor", "head", "lsho", "rsho", "lelb", "relb")
+    names += ("lwri", "rwri", "neck")
+    joints = rng.uniform(0, 200, (9, 16, 2))
+    truth = PckhGroundTruth(names, joints, rng.random((9, 16)) < 0.8, np.full(9, 20.0))
+    predictions = joints + rng.normal(0, 8, joints.shape)
+    hits, counts = person_hits(predictions, truth)
+    assert 100 * hits.sum() / counts.sum() == pytest.approx(pckh_metrics(predictions, truth)["Mean"])
+    assert 0 < hits.sum() < counts.sum()
+
+
+def test_bootstrap_interval_is_that_of_a_mean():
+    # 400 persons with one joint each, half of them found: the share's deviation is sqrt(0.25 / 400) = 2.5 points.
+    hits = np.arange(400) % 2
+    low, high = bootstrap_interval(hits, np.ones(400), np.random.default_rng(0))
+    assert low == pytest.approx(50 - 1.96 * 2.5, abs=0.5)
+    assert high == pytest.approx(50 + 1.96 * 2.5, abs=0.5)
+
+
+@pytest.mark.slow
+def test_from_data_to_page_and_again(tmp_path, bundled, run_command):
+    shutil.copytree(bundled, tmp_path / "data")
+    tiny = {
+        "WORKERS": 0,
+        "DATASET": {"DATASET": "mpii", "ROOT": "data"},
+        "MODEL": {"DEPTH": 18, "IMAGE_SIZE": 64, "EXTRA": {"SIGMA": 1, "NUM_DECONV_FILTERS": [8, 8, 8]}},
+        "TRAIN": {"BATCH_SIZE": 8, "END_EPOCH": 2},
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    (tmp_path / "tiny.reference.csv").write_text(HEAD + "0,0,0.1,1\n0,1,0.1,2\n")
+    args = ("--cfg", "tiny.yaml", "--seeds", 3, 4, "--results", "out")
+    finished = run_command("reproduce.py", *args, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "=> results: out/tiny.md" in finished.stdout
+    assert "final Mean within 3 points of the reference's range" in finished.stdout
+    page = (tmp_path / "out" / "tiny.md").read_text(encoding="utf-8")
+    for seed in (3, 4):
+        folder = tmp_path / "output" / f"seed{seed}"
+        history = json.loads((folder / "mpii/pose_resnet_18/tiny/history.json").read_text())
+        last = json.loads((folder / "last/mpii/pose_resnet_18/tiny/metrics.json").read_text())
+        assert last["Mean"] == history[-1]["Mean"]
+        assert f"seed {seed}, last (epoch 1) | " in page
+        assert f"{history[1]['train_loss']:.6f}" in page
+    assert "reference, seed 0, last (epoch 1)" in page
+    assert cv2.imread(str(tmp_path / "out" / "tiny_poses.png")).shape == (3 * 160, 8 * 160, 3)
+    curves = (tmp_path / "out" / "tiny_curves.svg").read_bytes()
+    assert b"reference, seed 0" in curves
+
+    (tmp_path / "out" / "tiny_curves.svg").unlink()
+    again = run_command("reproduce.py", *args, cwd=tmp_path)  # all is trained and scored: only the page is written
+    assert again.returncode == 0, again.stderr
+    assert "Epoch:" not in again.stdout
+    assert "Test:" not in again.stdout
+    assert (tmp_path / "out" / "tiny_curves.svg").read_bytes() == curves
+    assert (tmp_path / "out" / "tiny.md").read_text(encoding="utf-8") == page
