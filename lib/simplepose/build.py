@@ -19,6 +19,7 @@ from simplepose.config import (
 )
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.coco import annotation_file, load_coco, read_coco
+from simplepose.data.crop_cache import CropCache, open_crop_cache
 from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
 from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, select_well_framed
@@ -147,7 +148,11 @@ def box_source(config: EasyDict) -> str:
 def build_train_loader(config: EasyDict) -> BatchLoader:
     settings = AugmentationSettings(config.DATASET.SCALE_FACTOR, config.DATASET.ROT_FACTOR, config.DATASET.FLIP)
     samples = build_train_samples(config)
-    return _loader(config, samples, settings, config.TRAIN.BATCH_SIZE, config.TRAIN.SHUFFLE)
+    cache = None
+    if config.DATASET.CACHE:
+        size_wh = tuple(config.MODEL.IMAGE_SIZE)
+        cache = open_crop_cache(config.DATASET.CACHE, samples, settings, size_wh, config.WORKERS)
+    return _loader(config, samples, settings, config.TRAIN.BATCH_SIZE, config.TRAIN.SHUFFLE, cache)
 
 
 def build_valid_loader(config: EasyDict) -> BatchLoader:
@@ -156,7 +161,12 @@ def build_valid_loader(config: EasyDict) -> BatchLoader:
 
 
 def _loader(
-    config: EasyDict, samples: list, augmentation: AugmentationSettings | None, batch_size: int, shuffle: bool
+    config: EasyDict,
+    samples: list,
+    augmentation: AugmentationSettings | None,
+    batch_size: int,
+    shuffle: bool,
+    cache: CropCache | None = None,
 ) -> BatchLoader:
     dataset = PoseDataset(
         samples,
@@ -165,6 +175,7 @@ def _loader(
         INPUT_FORMATS[config.MODEL.INPUT_FORMAT],
         augmentation,
         config.TRAIN.SEED,
+        cache,
     )
     sampler = BatchSampler(len(samples), batch_size, shuffle, config.TRAIN.SEED, *ranks())
     return BatchLoader(dataset, sampler, config.WORKERS)

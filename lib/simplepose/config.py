@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
         "TEST_SET": "valid",
         "SKELETON": "",  # other joints in COCO's format: a YAML file, or what is in it; empty: those of DATASET
         "DATA_FORMAT": "jpg",  # "zip" reads images from images.zip
+        "CACHE": "",  # a folder for training crops' surroundings, as pixels; empty: photographs are decoded every time
         "HYBRID_JOINTS_TYPE": "",
         "SELECT_DATA": False,
         "FLIP": True,

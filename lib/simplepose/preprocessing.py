@@ -109,11 +109,17 @@ def denormalize(images: np.ndarray, input_format: InputFormat) -> np.ndarray:
     return crops[..., ::-1].copy() if input_format.rgb else crops
 
 
+def image_file(path: str) -> str:
+    """The file on disk that holds an image: itself, or the zip that it is a member of."""
+    archive, at, _ = path.partition(".zip@")
+    return f"{archive}.zip" if at else path
+
+
 def _read_bytes(path: str) -> bytes:
     archive, at, member = path.partition(".zip@")
     try:
         if at:
-            return _read_member(_open_zip(f"{archive}.zip", os.getpid()), member.lstrip("/"))
+            return _read_member(_open_zip(image_file(path), os.getpid()), member.lstrip("/"))
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"no such image: {path}") from None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simplepose.data.augment import NO_AUGMENTATION, AugmentationSettings, sample_augmentation
+from simplepose.data.crop_cache import CropCache, patch_affine
 from simplepose.data.sample import PoseSample
 from simplepose.geometry import apply_affine, crop_affine, invert_affine
 from simplepose.heatmaps import HeatmapCodec
@@ -46,6 +47,7 @@ class PoseDataset:
         input_format: see preprocessing.INPUT_FORMATS.
         augmentation: None for validation.
         seed: with the epoch and the sample's row, fixes the augmentation of every crop.
+        cache: of these samples' surroundings; None reads the images.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class PoseDataset:
         input_format: InputFormat,
         augmentation: AugmentationSettings | None = None,
         seed: int = 0,
+        cache: CropCache | None = None,
     ):
         self.samples = samples
         self.skeleton = skeleton
@@ -63,6 +66,7 @@ class PoseDataset:
         self.input_format = input_format
         self.augmentation = augmentation
         self.seed = seed
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -84,12 +88,20 @@ class PoseDataset:
         affine = crop_affine(
             sample.center, sample.size[0] * drawn.scale, drawn.rotation_deg, self.codec.image_size_wh, drawn.flip
         )
-        crop = crop_image(read_image(sample.image), affine, self.codec.image_size_wh)
+        crop = self._crop(index, affine)
         joints, visible = apply_affine(affine, sample.joints), sample.visible
         if drawn.flip:  # a mirrored right wrist looks like a left one
             permutation = self.skeleton.flip_permutation
             joints, visible = joints[permutation], visible[permutation]
         return crop, joints, visible, affine
+
+    def _crop(self, index: int, affine: np.ndarray) -> np.ndarray:
+        """A person's crop, (H, W, 3) uint8 BGR, by the affine from image to crop."""
+        cached = self.cache.patch(index) if self.cache else None
+        if cached is None:
+            return crop_image(read_image(self.samples[index].image), affine, self.codec.image_size_wh)
+        patch, place = cached
+        return crop_image(patch, patch_affine(affine, *place), self.codec.image_size_wh)
 
     def load_batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
         """Crops, normalises and draws targets for the samples in these rows."""

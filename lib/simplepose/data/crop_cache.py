@@ -1,0 +1,285 @@
+"""Crop cache: of every training photograph only what augmentation can show of each person, ready as pixels.
+
+A patch is cut out of the image once; a crop is then warped from the patch instead of the decoded photograph. Where
+even the smallest crop has two or more image pixels to one of its own, the patch is averaged down by that whole
+number. Elsewhere patch and image give the same crop, but for pixels here and there that round one grey level apart.
+
+A cache is two files named after a digest of everything that they depend on: pixels one patch after the other, and
+where each begins. What has changed since (a photograph, a box, a setting) has another digest, and so another cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from simplepose.data.augment import AugmentationSettings
+from simplepose.data.sample import PoseSample
+from simplepose.errors import UserError
+from simplepose.files import written_whole
+from simplepose.preprocessing import image_file, read_image
+from simplepose.runtime import progress
+
+logger = logging.getLogger("simplepose")
+
+VERSION = 1  # of the files' layout; part of the digest
+BILINEAR_MARGIN = 2  # pixels around what a crop shows: interpolation looks at the next one
+SAMPLED_SIZES = 64  # photographs looked at to foretell the cache's size
+
+INDEX = np.dtype(  # of one patch
+    [
+        ("offset", np.int64),  # in the file of pixels
+        ("width", np.int32),
+        ("height", np.int32),
+        ("left", np.int32),  # of the patch in the image, in image pixels
+        ("top", np.int32),
+        ("step", np.int32),  # image pixels to one of the patch
+        ("checksum", np.uint32),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Region:
+    """What a person's crops can show, in image pixels, right and bottom exclusive; `step` of them to one of a patch."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    step: int
+
+    @property
+    def patch_size_wh(self) -> tuple[int, int]:
+        return -(-(self.right - self.left) // self.step), -(-(self.bottom - self.top) // self.step)
+
+
+def shown_region(sample: PoseSample, settings: AugmentationSettings, size_wh: tuple[int, int]) -> Region:
+    """The part of the image that any augmentation of a person can show, before it is cut at the image's edges.
+
+    Args:
+        settings: bounds of scale and rotation.
+        size_wh: of the network input.
+    """
+    pixels = sample.size[0] / size_wh[0]  # image pixels to one of the crop, at scale 1
+    half = 0.5 * np.array(size_wh) * pixels * (1 + settings.scale_factor)
+    if settings.rotation_factor:
+        half[:] = np.hypot(*half)
+    low = np.floor(sample.center - half).astype(int) - BILINEAR_MARGIN
+    high = np.ceil(sample.center + half).astype(int) + BILINEAR_MARGIN + 1
+    return Region(*low.tolist(), *high.tolist(), step=max(1, int(pixels * (1 - settings.scale_factor))))
+
+
+def cut_patch(image: np.ndarray, region: Region) -> tuple[np.ndarray, Region]:
+    """Cut a region out of an image (H, W, 3) and average it down by its step; the region that was there to be cut.
+
+    Of a person beside the image a pixel of its edge is left, which no crop shows.
+    """
+    height, width = image.shape[:2]
+    left, top = min(max(region.left, 0), width - 1), min(max(region.top, 0), height - 1)
+    right, bottom = max(min(region.right, width), left + 1), max(min(region.bottom, height), top + 1)
+    patch, step = image[top:bottom, left:right], region.step
+    cut = Region(left, top, right, bottom, step)
+    if step > 1:
+        patch_w, patch_h = cut.patch_size_wh
+        below, beside = patch_h * step - patch.shape[0], patch_w * step - patch.shape[1]
+        patch = cv2.copyMakeBorder(patch, 0, below, 0, beside, cv2.BORDER_REPLICATE)  # whole blocks
+        patch = cv2.resize(patch, (patch_w, patch_h), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(patch), cut
+
+
+def patch_affine(affine: np.ndarray, left: int, top: int, step: int) -> np.ndarray:
+    """The affine from patch pixels to crop pixels, (2, 3), of that from image pixels to crop pixels.
+
+    Patch pixel p is the mean of image pixels `left + step * p` and the `step - 1` that follow; its centre is the
+    middle of them.
+    """
+    middle = (step - 1) / 2
+    shift = affine[:, :2] @ (left + middle, top + middle) + affine[:, 2]
+    return np.column_stack([affine[:, :2] * step, shift])
+
+
+class CropCache:
+    """Patches by sample. Reading is safe from any number of threads."""
+
+    def __init__(self, pixels: Path, index: np.ndarray):
+        self._path = pixels
+        self._index = index
+        self._pixels = np.memmap(pixels, np.uint8, "r")
+        self._told = False
+
+    def patch(self, row: int) -> tuple[np.ndarray, tuple[int, int, int]] | None:
+        """The patch of a sample (h, w, 3) uint8 with its left, top and step; None if its pixels are damaged."""
+        entry = self._index[row]
+        height, width = int(entry["height"]), int(entry["width"])
+        flat = self._pixels[entry["offset"] : entry["offset"] + height * width * 3]
+        if zlib.crc32(flat) != entry["checksum"]:
+            self._give_up()
+            return None
+        return flat.reshape(height, width, 3), (int(entry["left"]), int(entry["top"]), int(entry["step"]))
+
+    def _give_up(self) -> None:
+        """Say once that the cache is damaged, and see to it that the next run makes it anew."""
+        if not self._told:
+            self._told = True
+            _index_path(self._path).unlink(missing_ok=True)
+            logger.warning(
+                "=> %s is damaged; what is wrong is read from the photographs, and the next run makes it anew",
+                self._path.as_posix(),
+            )
+
+
+def open_crop_cache(
+    folder: str | os.PathLike,
+    samples: Sequence[PoseSample],
+    settings: AugmentationSettings,
+    size_wh: tuple[int, int],
+    workers: int,
+) -> CropCache:
+    """The cache of these samples, made if it is not there or not whole.
+
+    Several processes that want the same cache wait for the first one to make it.
+
+    Args:
+        folder: of all caches, DATASET.CACHE.
+        settings, size_wh: what crops will be made.
+        workers: threads that make it.
+
+    Raises:
+        UserError: an image that cannot be read, or no room for the cache.
+    """
+    folder = Path(folder)
+    pixels = folder / f"{_digest(samples, settings, size_wh)}.pixels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"DATASET.CACHE: cannot write to {folder}: {error.strerror}") from None
+    with _lock(pixels.with_suffix(".lock")):
+        index = _read_index(pixels, len(samples))
+        if index is None:
+            _make(pixels, samples, [shown_region(sample, settings, size_wh) for sample in samples], workers)
+            index = _read_index(pixels, len(samples))
+    logger.info("=> crop cache %s: %s", pixels.as_posix(), _size(pixels.stat().st_size))
+    return CropCache(pixels, index)
+
+
+def _digest(samples: Sequence[PoseSample], settings: AugmentationSettings, size_wh: tuple[int, int]) -> str:
+    """Everything that patches depend on, photographs by size and time of their last change."""
+    files: dict[str, tuple[int, int]] = {}
+    for sample in samples:
+        file = image_file(sample.image)
+        if file not in files:
+            try:
+                stat = os.stat(file)
+            except OSError:
+                raise UserError(f"no such image: {sample.image}") from None
+            files[file] = (stat.st_size, stat.st_mtime_ns)
+    rows = [
+        (sample.image, *files[image_file(sample.image)], *map(float, (*sample.center, sample.size[0])))
+        for sample in samples
+    ]
+    content = [VERSION, settings.scale_factor, bool(settings.rotation_factor), *size_wh, rows]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _index_path(pixels: Path) -> Path:
+    return pixels.with_suffix(".index.npy")
+
+
+def _read_index(pixels: Path, count: int) -> np.ndarray | None:
+    """The index, or None if there is none that fits the file of pixels. It is written last."""
+    try:
+        index = np.load(_index_path(pixels))
+        size = pixels.stat().st_size
+    except (OSError, ValueError, EOFError):
+        return None
+    if index.dtype != INDEX or index.shape != (count,):
+        return None
+    ends = index["offset"] + index["width"].astype(np.int64) * index["height"] * 3
+    return index if size == ends.max(initial=0) else None
+
+
+def _make(pixels: Path, samples: Sequence[PoseSample], regions: Sequence[Region], workers: int) -> None:
+    """Cut every patch, image by image, and write the two files."""
+    by_image: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        by_image.setdefault(sample.image, []).append(row)
+    _announce(pixels, by_image, regions)
+
+    def cut(image: str, rows: list[int]) -> list[tuple[int, np.ndarray, Region]]:
+        photograph = read_image(image)
+        return [(row, *cut_patch(photograph, regions[row])) for row in rows]
+
+    index = np.zeros(len(samples), INDEX)
+    _index_path(pixels).unlink(missing_ok=True)
+    with written_whole(pixels) as scratch, open(scratch, "wb") as stream:
+        for patches in progress(_in_threads(cut, by_image, workers), len(by_image), "crop cache"):
+            for row, patch, region in patches:
+                place = (stream.tell(), patch.shape[1], patch.shape[0], region.left, region.top, region.step)
+                index[row] = (*place, zlib.crc32(patch))
+                stream.write(patch)
+    with written_whole(_index_path(pixels)) as scratch, open(scratch, "wb") as stream:
+        np.save(stream, index)
+
+
+def _announce(pixels: Path, by_image: dict[str, list[int]], regions: Sequence[Region]) -> None:
+    """Say how large the cache will be, about; refuse if the disk has no room for it."""
+    images = list(by_image)
+    looked_at = images[:: max(1, len(images) // SAMPLED_SIZES)]
+    sampled = [cut_patch(read_image(image), regions[row])[0].nbytes for image in looked_at for row in by_image[image]]
+    expected = int(np.mean(sampled) * len(regions))
+    free = shutil.disk_usage(pixels.parent).free
+    logger.info(
+        "=> making a crop cache of %d persons in %s: about %s, %s are free",
+        len(regions), pixels.parent.as_posix(), _size(expected), _size(free),
+    )  # fmt: skip
+    if expected > free:
+        raise UserError(
+            f"DATASET.CACHE: {pixels.parent} has {_size(free)} free, the cache needs about {_size(expected)}; name "
+            "another folder, or leave DATASET.CACHE empty"
+        )
+
+
+def _in_threads(cut, by_image: dict[str, list[int]], workers: int) -> Iterator[list]:
+    """Results in the images' order, a few images ahead."""
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        waiting = []
+        try:
+            for item in by_image.items():
+                waiting.append(pool.submit(cut, *item))
+                if len(waiting) > 2 * max(1, workers):
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One process at a time; a process that dies lets go. Without such locks (Windows) each makes its own copy."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(path, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
