@@ -54,16 +54,18 @@ class HeatmapCodec:
         outside = (low >= (width, height)).any(axis=-1) | (high < 0).any(axis=-1)
         weights = np.where(outside, 0, visible).astype(np.float32)
 
-        # exp(-(dx^2 + dy^2) / 2 sigma^2) is a product of a row and a column
-        row = self._bell(width, cells[..., 0], radius)  # (..., K, w)
-        column = self._bell(height, cells[..., 1], radius)  # (..., K, h)
-        column *= (weights > 0.5)[..., None]
-        return column[..., :, None] * row[..., None, :], weights
-
-    def _bell(self, length: int, peaks: np.ndarray, radius: int) -> np.ndarray:
-        distance = np.arange(length) - peaks[..., None]
-        bell = np.exp(-(distance**2) / (2 * self.sigma**2))
-        return np.where(np.abs(distance) <= radius, bell, 0).astype(np.float32)
+        # Every joint's window is the same picture, put down at its cell: only what is not zero is written.
+        offsets = np.arange(-radius, radius + 1)
+        bell = np.exp(-(offsets**2) / (2 * self.sigma**2)).astype(np.float32)
+        drawn = np.flatnonzero(weights > 0.5)  # rows of (... x K, h, w)
+        center = cells.reshape(-1, 2)[drawn].astype(np.int64)
+        x, y = center[:, :1] + offsets, center[:, 1:] + offsets  # (drawn, window)
+        inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+        index = ((drawn * height)[:, None] + y)[:, :, None] * width + x[:, None, :]  # (drawn, window, window)
+        size = weights.size * height * width
+        flat = np.zeros(size + 1, np.float32)  # the last one takes what falls outside
+        flat[np.where(inside, index, size)] = bell[:, None] * bell
+        return flat[:size].reshape(*weights.shape, height, width), weights
 
     def decode(self, heatmaps: np.ndarray, refine: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Find the joints: the maximum, then a quarter of a cell towards the higher neighbour on each axis.
@@ -76,24 +78,10 @@ class HeatmapCodec:
             joints (..., K, 2) float64 in network input pixels and scores (..., K), the maxima. Where the
             maximum is not positive, the joint is (0, 0). Source: `get_final_preds` of the original.
         """
-        cells, scores = argmax_cells(heatmaps)
+        flat, index, cells, scores = _maxima(heatmaps)
         if refine:
-            cells = cells + QUARTER * self._step(heatmaps, cells.astype(np.int64))
+            cells = cells + QUARTER * _slope_sign(flat, index, cells, heatmaps.shape[-2:])
         return cells * self.stride_xy, scores
-
-    def _step(self, heatmaps: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Sign of the slope at (..., K, 2) cells; 0 within a cell of the border, where the original does not look."""
-        height, width = heatmaps.shape[-2:]
-        x, y = cells[..., 0], cells[..., 1]
-        inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-        x, y = np.where(inside, x, 1), np.where(inside, y, 1)  # anywhere harmless; masked below
-        flat = heatmaps.reshape(*heatmaps.shape[:-2], height * width)
-
-        def value(dx: int, dy: int) -> np.ndarray:
-            return np.take_along_axis(flat, ((y + dy) * width + x + dx)[..., None], axis=-1)[..., 0]
-
-        slope = np.stack([value(1, 0) - value(-1, 0), value(0, 1) - value(0, -1)], axis=-1)
-        return np.sign(slope) * inside[..., None]
 
 
 def argmax_cells(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,12 +93,30 @@ def argmax_cells(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         cells (..., K, 2) as float64 (x, y), (0, 0) where nothing is positive, and the maxima (..., K).
     """
-    height, width = heatmaps.shape[-2:]
-    flat = heatmaps.reshape(*heatmaps.shape[:-2], height * width)
-    index = flat.argmax(axis=-1)
-    scores = np.take_along_axis(flat, index[..., None], axis=-1)[..., 0]
-    cells = np.stack([index % width, index // width], axis=-1).astype(np.float64)
-    return np.where((scores > 0)[..., None], cells, 0), scores
+    _, _, cells, scores = _maxima(heatmaps)
+    return cells, scores
+
+
+def _maxima(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All values in one line, where the maxima are in it (..., K), their cells (..., K, 2) and values (..., K)."""
+    *shape, height, width = heatmaps.shape
+    flat = np.ascontiguousarray(heatmaps).reshape(-1)
+    best = flat.reshape(-1, height * width).argmax(axis=-1)  # (... x K,)
+    index = best + np.arange(len(best)) * (height * width)
+    scores = flat[index]
+    cells = np.stack([best % width, best // width], axis=-1).astype(np.float64)
+    cells[~(scores > 0)] = 0
+    return flat, index.reshape(shape), cells.reshape(*shape, 2), scores.reshape(shape)
+
+
+def _slope_sign(flat: np.ndarray, index: np.ndarray, cells: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Sign of the slope at the maxima; 0 within a cell of the border, where the original does not look."""
+    height, width = size_hw
+    x, y = cells[..., 0], cells[..., 1]
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    index = np.where(inside, index, width)  # anywhere with neighbours; masked below
+    slope = [flat[index + 1] - flat[index - 1], flat[index + width] - flat[index - width]]
+    return np.sign(np.stack(slope, axis=-1)) * inside[..., None]
 
 
 def rescore(box_scores: np.ndarray, joint_scores: np.ndarray, threshold: float) -> np.ndarray:

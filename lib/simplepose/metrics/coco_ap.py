@@ -44,12 +44,12 @@ def oks(
     Returns:
         (...), from 0 to 1; 0 where no joint counts.
     """
-    squared_distance = ((joints - others) ** 2).sum(axis=-1)  # (..., K)
+    x, y = (joints[..., axis] - others[..., axis] for axis in (0, 1))  # (..., K)
     variances = (2 * np.asarray(sigmas)) ** 2
     areas = np.asarray(areas, dtype=np.float64)[..., None] + np.spacing(1)  # no division by zero, as pycocotools
-    similarity = np.exp(-squared_distance / (2 * variances * areas))
+    similarity = np.exp(-(x * x + y * y) / (2 * variances * areas))
     if labelled is None:
-        return similarity.mean(axis=-1)
+        return similarity.sum(axis=-1) / similarity.shape[-1]  # `mean` takes longer for a few numbers
     counted = np.asarray(labelled) != 0
     return (similarity * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
 
