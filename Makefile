@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 MINI := experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
 CFG := experiments/lspet/resnet18/128x128_d256x3_adam_lr1e-3.yaml
 
-.PHONY: quickstart reproduce test test-slow lint clean
+.PHONY: quickstart reproduce test test-slow bench lint clean
 
 quickstart: $(VENV)/runtime
 	$(PY) pose_estimation/make_mini.py --output data/mini
@@ -28,6 +28,10 @@ test: $(VENV)/dev
 
 test-slow: $(VENV)/dev $(VENV)/parity
 	$(PY) -m pytest -m "slow or parity"
+
+# Everything that should be fast, beside its peer; benchmarks/README.md
+bench: $(VENV)/dev $(VENV)/parity
+	$(PY) benchmarks/bench.py
 
 lint: $(VENV)/dev
 	$(PY) -m ruff check --fix .
