@@ -57,8 +57,8 @@ def rows(samples: list, size_wh: tuple[int, int], rounds: int) -> list[Row]:
     codec = HeatmapCodec(size_wh, (size_wh[0] // 4, size_wh[1] // 4), 2)
     batches = [list(range(start, start + BATCH)) for start in range(0, len(samples) - BATCH + 1, BATCH)]
 
-    def dataset(cache=None) -> PoseDataset:
-        return PoseDataset(samples, MPII, codec, INPUT_FORMATS["bgr"], settings, 0, cache)
+    def dataset(cache=None, reduced: bool = False) -> PoseDataset:
+        return PoseDataset(samples, MPII, codec, INPUT_FORMATS["bgr"], settings, 0, cache, reduced)
 
     def once_over(pipeline: PoseDataset):
         def run() -> None:
@@ -95,6 +95,7 @@ def rows(samples: list, size_wh: tuple[int, int], rounds: int) -> list[Row]:
         size = sum(file.stat().st_size for file in Path(folder).glob("*.pixels")) / len(samples)
         for name, pipeline, bound, note in (
             ("a training sample, from the photograph", dataset(), 2.0, ""),
+            ("a training sample, REDUCED_DECODE", dataset(reduced=True), 2.0, ""),
             ("a training sample, from the crop cache", dataset(cache), 6.0, f"{size / 1e3:.0f} kB a person"),
         ):
             ours, peer = by_turns(once_over(pipeline), plain, rounds, at_least=0)

@@ -15,11 +15,11 @@ import pytest
 
 from simplepose.data import crop_cache
 from simplepose.data.augment import AugmentationSettings
-from simplepose.data.crop_cache import cut_patch, open_crop_cache, patch_affine, shown_region
+from simplepose.data.crop_cache import cut_patch, open_crop_cache, shown_region
 from simplepose.data.dataset import PoseDataset
 from simplepose.data.sample import PoseSample
 from simplepose.errors import UserError
-from simplepose.geometry import apply_affine, crop_affine
+from simplepose.geometry import apply_affine, crop_affine, patch_affine
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.skeletons import MPII
@@ -78,6 +78,34 @@ def test_a_large_person_is_averaged_down_and_stays_in_place():
     y, x = np.mgrid[: SIZE_WH[1], : SIZE_WH[0]]
     center = np.array([(x * crop).sum(), (y * crop).sum()]) / crop.sum()
     np.testing.assert_allclose(center, apply_affine(affine, spot[None])[0], atol=0.05)
+
+
+def test_reduced_decoding_keeps_every_spot_in_place(tmp_path):
+    # 4.4 pixels to one of the crop: at scales from 0.91 on the photograph is decoded at 1/4, below at 1/2.
+    image = np.zeros((800, 900, 3), np.uint8)
+    spot = np.array([500.0, 385.0])
+    cv2.circle(image, (500, 385), 40, (255, 255, 255), -1)
+    cv2.imwrite(str(tmp_path / "spot.jpg"), image)
+    sample = person(str(tmp_path / "spot.jpg"), (450.0, 400.0), 64 * 4.4)
+    sample.joints[:] = spot
+    plain = PoseDataset([sample], MPII, CODEC, INPUT_FORMATS["bgr"], SETTINGS, 0)
+    reduced = PoseDataset([sample], MPII, CODEC, INPUT_FORMATS["bgr"], SETTINGS, 0, reduced_decode=True)
+    y, x = np.mgrid[: SIZE_WH[1], : SIZE_WH[0]]
+    differ = 0
+    for epoch in range(20):
+        expected, found = (dataset.load_crop(0, epoch) for dataset in (plain, reduced))
+        weights = found[0][..., 0].astype(float)
+        center = np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
+        np.testing.assert_allclose(center, found[1][0], atol=0.06)
+        np.testing.assert_array_equal(found[1], expected[1])
+        differ += (found[0] != expected[0]).any()
+    assert differ == 20  # averaged pixels, not skipped ones
+
+
+def test_reduced_decoding_leaves_small_people_alone(noise):
+    plain = PoseDataset([person(noise)], MPII, CODEC, INPUT_FORMATS["bgr"], SETTINGS, 0)
+    reduced = PoseDataset([person(noise)], MPII, CODEC, INPUT_FORMATS["bgr"], SETTINGS, 0, reduced_decode=True)
+    np.testing.assert_array_equal(plain.load_crop(0)[0], reduced.load_crop(0)[0])
 
 
 def test_rotation_needs_a_circle_and_none_a_box():

@@ -176,6 +176,7 @@ def _loader(
         augmentation,
         config.TRAIN.SEED,
         cache,
+        config.DATASET.REDUCED_DECODE and augmentation is not None,  # scores never depend on it
     )
     sampler = BatchSampler(len(samples), batch_size, shuffle, config.TRAIN.SEED, *ranks())
     return BatchLoader(dataset, sampler, config.WORKERS)

@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
         "SKELETON": "",  # other joints in COCO's format: a YAML file, or what is in it; empty: those of DATASET
         "DATA_FORMAT": "jpg",  # "zip" reads images from images.zip
         "CACHE": "",  # a folder for training crops' surroundings, as pixels; empty: photographs are decoded every time
+        "REDUCED_DECODE": False,  # training photographs at 1/2, 1/4 or 1/8 where the crop is that much coarser
         "HYBRID_JOINTS_TYPE": "",
         "SELECT_DATA": False,
         "FLIP": True,

@@ -59,6 +59,17 @@ def crop_affine(
     return np.column_stack([linear, shift])
 
 
+def patch_affine(affine: np.ndarray, left: int, top: int, step: int) -> np.ndarray:
+    """The affine from a patch of an image to the crop, (2, 3), of that from the image to the crop.
+
+    Patch pixel p is the mean of image pixels `left + step * p` and the `step - 1` that follow; its centre is the
+    middle of them.
+    """
+    middle = (step - 1) / 2
+    shift = affine[:, :2] @ (left + middle, top + middle) + affine[:, 2]
+    return np.column_stack([affine[:, :2] * step, shift])
+
+
 def invert_affine(affine: np.ndarray) -> np.ndarray:
     """The inverse of (..., 2, 3) affines, same shape."""
     linear = np.linalg.inv(affine[..., :2])

@@ -100,17 +100,6 @@ def cut_patch(image: np.ndarray, region: Region) -> tuple[np.ndarray, Region]:
     return np.ascontiguousarray(patch), cut
 
 
-def patch_affine(affine: np.ndarray, left: int, top: int, step: int) -> np.ndarray:
-    """The affine from patch pixels to crop pixels, (2, 3), of that from image pixels to crop pixels.
-
-    Patch pixel p is the mean of image pixels `left + step * p` and the `step - 1` that follow; its centre is the
-    middle of them.
-    """
-    middle = (step - 1) / 2
-    shift = affine[:, :2] @ (left + middle, top + middle) + affine[:, 2]
-    return np.column_stack([affine[:, :2] * step, shift])
-
-
 class CropCache:
     """Patches by sample. Reading is safe from any number of threads."""
 
