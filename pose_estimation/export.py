@@ -1,4 +1,4 @@
-"""Export a trained PoseResNet as ONNX, and check that the file finds the same keypoints.
+"""Export a trained PoseResNet as ONNX, or for Paddle Inference, and check that the file finds the same keypoints.
 
 The file describes itself: infer.py, deploy.py and PosePredictor need nothing else.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _init_paths  # noqa: F401
+from parity import load_deployed
 from simplepose.cli import config_parser, parse_config_and_weights
 from simplepose.errors import UserError, run_command
 
@@ -37,8 +38,9 @@ def main() -> int | None:
     parser = config_parser(__doc__, EXAMPLES, needs_cfg=False)
     add = parser.add_argument
     add("--model-file", metavar="FILE", help="weights; default: the run's own model_best.pdparams")
-    add("--output", default="output/onnx/posenet.onnx", metavar="FILE", help="default: %(default)s")
-    add("--opset", type=int, default=13, metavar="N", help="of ONNX; default: %(default)s")
+    add("--format", choices=("onnx", "paddle"), default="onnx", help="default: %(default)s")
+    add("--output", metavar="FILE", help="default: output/onnx/posenet.onnx, output/paddle/posenet.json")
+    add("--opset", type=int, metavar="N", help="of ONNX; default: 13")
     add("--dynamic-size", action="store_true", help="any height and width in multiples of 32")
     graph = parser.add_argument_group("in the graph, so that nobody has to write it in another language")
     graph.add_argument("--with-preprocess", action="store_true", help="normalise: input is a uint8 crop (N, H, W, 3)")
@@ -52,6 +54,9 @@ def main() -> int | None:
     args, config, weights, notes = parse_config_and_weights(parser)
     if args.pixels and not args.with_preprocess:
         raise UserError("--pixels is the order of a uint8 crop; add --with-preprocess")
+
+    if args.opset and args.format != "onnx":
+        raise UserError("--opset goes with --format onnx")
 
     from simplepose.runtime import start_paddle
 
@@ -68,7 +73,7 @@ def export(args, config, weights) -> int:
         0, or 1 if the exported network finds something else.
     """
     from simplepose import build
-    from simplepose.export import export_onnx
+    from simplepose.export import OPSET, export_onnx, export_paddle
     from simplepose.inference import GraphOptions, load_pose_network
     from simplepose.parity import compare
 
@@ -86,12 +91,20 @@ def export(args, config, weights) -> int:
     )
     crops, shown = choose_crops(args, config)
     metadata = {**weights.metadata, **build.weights_metadata(config)}
-    export_onnx(model, args.output, replace(original, graph=graph), metadata, args.opset)
-    exported = load_pose_network(args.output)
-    print(f"=> {weights.path} -> {args.output}: {signature(exported)}")
+    described = replace(original, graph=graph)
+    if args.format == "onnx":
+        path = Path(args.output or "output/onnx/posenet.onnx")
+        export_onnx(model, path, described, metadata, args.opset or OPSET)
+        exported = load_pose_network(path)
+        print(f"=> {weights.path} -> {path}: {signature(exported)}")
+    else:
+        files = export_paddle(model, args.output or "output/paddle/posenet.json", described, metadata)
+        path = files[0]
+        exported = load_deployed(path, "Paddle")
+        print(f"=> {weights.path} -> {', '.join(map(str, files))}")
     parity = compare(original, exported, crops, replace(settings, flip_test=False))
-    report = {"file": args.output, "model_file": str(weights.path), "opset": args.opset, "crops_of": shown}
-    return tell(args.output, {"float32": parity}, report)
+    report = {"file": str(path), "model_file": str(weights.path), "crops_of": shown}
+    return tell(path, {"float32": parity}, report)
 
 
 def choose_crops(args, config) -> tuple[np.ndarray, str]:
@@ -129,7 +142,7 @@ def whole_and_parts(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     return np.vstack([[0, 0, width, height], parts]), np.ones(3)
 
 
-def tell(output: str, results: dict[str, Parity], report: dict[str, Any]) -> int:
+def tell(output: Path, results: dict[str, Parity], report: dict[str, Any]) -> int:
     """Print the comparison and write it beside the exported file.
 
     Returns:
@@ -141,7 +154,7 @@ def tell(output: str, results: dict[str, Parity], report: dict[str, Any]) -> int
     parity = results["float32"]
     for line in [*parity_table(results), *moved_lines(parity)]:
         print(line)
-    path = Path(output).with_suffix(".parity.json")
+    path = output.with_suffix(".parity.json")
     write_json(path, {**report, "parity": {name: result.record() for name, result in results.items()}})
     verdict = "the same network" if parity.passed else "NOT the same network: do not use this file"
     print(f"=> {verdict}, on {parity.crops} crops of {report['crops_of']}; report: {path}")

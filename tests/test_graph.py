@@ -23,15 +23,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"wide": [96, 64], "square": [64, 64]}  # width, height
 
 
-def random_network(size_wh: list[int], input_format: str = "bgr", seed: int = 0):
-    """An untrained PoseResNet-18 with 16 joints, whose heatmaps reach about 1."""
+def random_network(size_wh: list[int], input_format: str = "bgr", seed: int = 0, more: tuple[str, ...] = ()):
+    """An untrained PoseResNet-18 whose heatmaps reach about 1: Paddle's layer, and the same as a `PoseNetwork`."""
     import paddle
 
     config = load_config(
         None,
         [
             "MODEL.DEPTH=18", f"MODEL.IMAGE_SIZE={size_wh}", f"MODEL.INPUT_FORMAT={input_format}",
-            "MODEL.EXTRA.NUM_DECONV_FILTERS=[8,8,8]", "MODEL.EXTRA.SIGMA=1",
+            "MODEL.EXTRA.NUM_DECONV_FILTERS=[8,8,8]", "MODEL.EXTRA.SIGMA=1", *more,
         ],
     )  # fmt: skip
     paddle.seed(seed)

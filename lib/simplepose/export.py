@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OPSET = 13  # the first that quantises weights channel by channel
 OPSETS = range(11, 22)  # what paddle2onnx writes such a network in
 DESCRIPTION_SUFFIX = ".simplepose.json"  # beside a network in Paddle's format, which has no place for metadata
-MULTIPLE = 32  # a dynamic height or width is one of this
+PROGRAM_SUFFIXES = (".json", ".pdmodel")  # Paddle 3's, Paddle 2's
 
 
 def export_onnx(
@@ -86,6 +86,8 @@ def export_paddle(model: nn.Layer, path: str | os.PathLike, pose: PoseNetwork, m
         The files: program, parameters, description.
     """
     path = Path(path)
+    if path.suffix not in PROGRAM_SUFFIXES:
+        path = path.with_name(f"{path.name}.json")
     written = []
     with tempfile.TemporaryDirectory() as folder:
         program = _save_program(model, pose, Path(folder))
@@ -132,7 +134,7 @@ def _save_program(model: nn.Layer, pose: PoseNetwork, folder: Path) -> Path:
         image = paddle.static.InputSpec([None, 3, height, width], "float32", "image")
     with _quiet(1, 2):
         paddle.jit.save(GraphNetwork(model, pose), str(folder / "network"), [image])
-    return next(file for file in folder.iterdir() if file.suffix in (".json", ".pdmodel"))
+    return next(file for file in folder.iterdir() if file.suffix in PROGRAM_SUFFIXES)
 
 
 @contextlib.contextmanager
