@@ -6,6 +6,7 @@ The file describes itself: infer.py, deploy.py and PosePredictor need nothing el
 from __future__ import annotations
 
 import sys
+import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from simplepose.errors import UserError, run_command
 if TYPE_CHECKING:
     import numpy as np
 
-    from simplepose.inference import PoseNetwork
+    from simplepose.inference import InferenceSettings, PoseNetwork
     from simplepose.parity import Parity
     from simplepose.sources import Frame, ImageFiles
 
@@ -27,11 +28,13 @@ EXAMPLES = """examples:
   python pose_estimation/export.py --cfg experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml
   python pose_estimation/export.py --model-file weights.pdparams --output output/onnx/resnet50.onnx
   python pose_estimation/export.py --model-file weights.pdparams --with-preprocess --with-flip-test --with-decode
+  python pose_estimation/export.py --model-file weights.pdparams --precision int8 --calibrate photos/
 """
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPH, MINI_SET = ROOT / "images" / "test.jpg", ROOT / "data" / "mpii.zip"
-PARITY_CROPS = 64
+PARITY_CROPS, CALIBRATION_CROPS = 64, 128
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 
 def main() -> int | None:
@@ -47,16 +50,24 @@ def main() -> int | None:
     graph.add_argument("--pixels", choices=("bgr", "rgb"), help="channel order of that crop; default: bgr")
     graph.add_argument("--with-flip-test", action="store_true", help="average with the mirrored crop")
     graph.add_argument("--with-decode", action="store_true", help="output is keypoints (N, K, 2) and scores (N, K)")
+    light = parser.add_argument_group("lighter")
+    light.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="default: %(default)s")
+    light.add_argument("--calibrate", metavar="SOURCE", help="int8: typical images, as --images takes them; default: "
+        "the training set of --data, else bundled pictures")  # fmt: skip
     check = parser.add_argument_group("what to compare the two networks on")
     check.add_argument("--images", metavar="SOURCE", help="image, folder, glob or list file; default: bundled pictures")
-    check.add_argument("--bbox-file", metavar="FILE", help="people in --images, as infer.py takes them; default: whole")
+    check.add_argument(
+        "--bbox-file", metavar="FILE", help="people in these images, as infer.py takes them; default: whole"
+    )
     check.add_argument("--data", metavar="FOLDER", help="the people of a data set, DATASET.ROOT, instead of --images")
     args, config, weights, notes = parse_config_and_weights(parser)
     if args.pixels and not args.with_preprocess:
         raise UserError("--pixels is the order of a uint8 crop; add --with-preprocess")
 
-    if args.opset and args.format != "onnx":
-        raise UserError("--opset goes with --format onnx")
+    if args.format != "onnx" and (args.opset or args.precision != "fp32"):
+        raise UserError("--opset and --precision go with --format onnx")
+    if args.calibrate and args.precision != "int8":
+        raise UserError("--calibrate goes with --precision int8")
 
     from simplepose.runtime import start_paddle
 
@@ -89,38 +100,114 @@ def export(args, config, weights) -> int:
         post_process=settings.post_process,
         dynamic_size=args.dynamic_size,
     )
+    described = replace(original, graph=graph)
+    settings = replace(settings, flip_test=False)  # but for that in the graph
     crops, shown = choose_crops(args, config)
     metadata = {**weights.metadata, **build.weights_metadata(config)}
-    described = replace(original, graph=graph)
-    if args.format == "onnx":
-        path = Path(args.output or "output/onnx/posenet.onnx")
-        export_onnx(model, path, described, metadata, args.opset or OPSET)
-        exported = load_pose_network(path)
-        print(f"=> {weights.path} -> {path}: {signature(exported)}")
-    else:
+    report = {"model_file": str(weights.path), "crops_of": shown}
+    if args.format == "paddle":
         files = export_paddle(model, args.output or "output/paddle/posenet.json", described, metadata)
-        path = files[0]
-        exported = load_deployed(path, "Paddle")
         print(f"=> {weights.path} -> {', '.join(map(str, files))}")
-    parity = compare(original, exported, crops, replace(settings, flip_test=False))
-    report = {"file": str(path), "model_file": str(weights.path), "crops_of": shown}
-    return tell(path, {"float32": parity}, report)
+        parity = compare(original, load_deployed(files[0], "Paddle"), crops, settings)
+        return tell(files[0], {"float32": parity}, report)
+
+    path = Path(args.output or "output/onnx/posenet.onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        exact = path if args.precision == "fp32" else Path(folder, "float32.onnx")
+        export_onnx(model, exact, described, metadata, args.opset or OPSET)
+        results = {"float32": compare(original, load_pose_network(exact), crops, settings)}
+        columns = {}
+        if args.precision != "fp32" and results["float32"].passed:
+            parity, columns, more = lighten(args, config, original, exact, path, crops, settings)
+            results[PRECISIONS[args.precision]] = parity
+            report.update(more)
+    if args.precision == "fp32" or len(results) > 1:
+        print(f"=> {weights.path} -> {path}: {signature(load_pose_network(path))}")
+    return tell(path, results, report, columns)
+
+
+def lighten(
+    args, config, original: PoseNetwork, exact: Path, path: Path, crops: np.ndarray, settings: InferenceSettings
+) -> tuple[Parity, dict[str, dict[str, str]], dict[str, Any]]:
+    """Write the float32 file `exact` as float16 or int8, and measure what that costs and brings.
+
+    Returns:
+        Its parity with the original; columns for the table; entries for the report.
+    """
+    from simplepose import build
+    from simplepose.inference import load_pose_network
+    from simplepose.parity import compare, latency_ratio, score_networks
+    from simplepose.precision import write_float16, write_int8
+
+    name = PRECISIONS[args.precision]
+    more: dict[str, Any] = {}
+    if name == "float16":
+        parity, kept = write_float16(
+            exact, path, lambda file: compare(original, load_pose_network(file), crops, settings)
+        )
+    else:
+        examples, of = choose_calibration(args, config)
+        kept = write_int8(exact, path, load_pose_network(exact).prepare(examples), of)
+        parity = compare(original, load_pose_network(path), crops, settings)
+        more["calibration"] = {"crops": len(examples), "of": of}
+        print(f"=> calibrated on {len(examples)} crops of {of}")
+    print(f"=> {len(kept)} layers stay float32{': ' if kept else ''}{', '.join(kept)}")
+    networks = {"float32": load_pose_network(exact), name: load_pose_network(path)}
+    sizes = {"float32": exact.stat().st_size, name: path.stat().st_size}
+    one = networks[name].prepare(crops[:1])
+    ratio = latency_ratio(networks["float32"].run, networks[name].run, one)
+    columns = {
+        "MB": {key: f"{size / 1e6:.1f}" for key, size in sizes.items()},
+        "latency": {"float32": "1", name: f"{ratio:.2f}"},
+    }
+    more.update(size_bytes=sizes, latency_ratio=ratio, float32_layers=kept)
+    if args.data:
+        dataset = build.build_valid_loader(config).dataset
+        _, scored = score_networks(
+            original, networks, dataset, lambda: build.build_evaluator(config, dataset.samples), settings
+        )
+        primary = build.build_evaluator(config, dataset.samples).primary
+        figures = {key: metrics[primary] for key, (_, metrics) in scored.items()}
+        columns[primary] = {key: f"{figure:.3f}" for key, figure in figures.items()}
+        columns["change"] = {key: f"{figure - figures['float32']:+.3f}" for key, figure in figures.items()}
+        more["metrics"] = {key: metrics for key, (_, metrics) in scored.items()}
+    return parity, columns, more
 
 
 def choose_crops(args, config) -> tuple[np.ndarray, str]:
     """The crops to compare on, (N, H, W, 3) uint8 BGR, and where they are from."""
     from simplepose import build
-    from simplepose.boxes import boxes_of_file, whole_image
-    from simplepose.parity import crops_of_dataset, crops_of_images
-    from simplepose.sources import open_source
+    from simplepose.parity import crops_of_dataset
 
     size_wh = tuple(config.MODEL.IMAGE_SIZE)
     if args.data:
         return crops_of_dataset(build.build_valid_loader(config).dataset, PARITY_CROPS), args.data
-    if args.images:
-        boxes = boxes_of_file(args.bbox_file) if args.bbox_file else whole_image
-        return crops_of_images(open_source(args.images), boxes, size_wh, PARITY_CROPS), args.images
-    return crops_of_images(bundled_pictures(), whole_and_parts, size_wh, PARITY_CROPS), "bundled pictures"
+    return image_crops(args.images, args.bbox_file, size_wh, PARITY_CROPS)
+
+
+def choose_calibration(args, config) -> tuple[np.ndarray, str]:
+    """The crops to calibrate on, (N, H, W, 3) uint8 BGR, and where they are from."""
+    from simplepose import build
+    from simplepose.parity import crops_of_dataset
+
+    if args.data and not args.calibrate:
+        crops = crops_of_dataset(build.build_train_loader(config).dataset, CALIBRATION_CROPS)
+        return crops, f"{config.DATASET.ROOT}, {config.DATASET.TRAIN_SET}"
+    return image_crops(args.calibrate, args.bbox_file, tuple(config.MODEL.IMAGE_SIZE), CALIBRATION_CROPS)
+
+
+def image_crops(
+    source: str | None, bbox_file: str | None, size_wh: tuple[int, int], most: int
+) -> tuple[np.ndarray, str]:
+    """Crops (N, H, W, 3) uint8 BGR of a source, or of the bundled pictures without one; and its name."""
+    from simplepose.boxes import boxes_of_file, whole_image
+    from simplepose.parity import crops_of_images
+    from simplepose.sources import open_source
+
+    if source:
+        boxes = boxes_of_file(bbox_file) if bbox_file else whole_image
+        return crops_of_images(open_source(source), boxes, size_wh, most), source
+    return crops_of_images(bundled_pictures(), whole_and_parts, size_wh, most), "bundled pictures"
 
 
 def bundled_pictures() -> ImageFiles:
@@ -142,8 +229,10 @@ def whole_and_parts(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     return np.vstack([[0, 0, width, height], parts]), np.ones(3)
 
 
-def tell(output: Path, results: dict[str, Parity], report: dict[str, Any]) -> int:
-    """Print the comparison and write it beside the exported file.
+def tell(
+    output: Path, results: dict[str, Parity], report: dict[str, Any], columns: dict[str, dict[str, str]] | None = None
+) -> int:
+    """Print the comparison, with more columns if there are any, and write it beside the exported file.
 
     Returns:
         0, or 1 if the float32 network is not the original.
@@ -152,12 +241,14 @@ def tell(output: Path, results: dict[str, Parity], report: dict[str, Any]) -> in
     from simplepose.runtime import write_json
 
     parity = results["float32"]
-    for line in [*parity_table(results), *moved_lines(parity)]:
+    for line in [*parity_table(results, columns), *moved_lines(parity)]:
         print(line)
     path = output.with_suffix(".parity.json")
-    write_json(path, {**report, "parity": {name: result.record() for name, result in results.items()}})
+    write_json(
+        path, {"file": str(output), **report, "parity": {name: result.record() for name, result in results.items()}}
+    )
     verdict = "the same network" if parity.passed else "NOT the same network: do not use this file"
-    print(f"=> {verdict}, on {parity.crops} crops of {report['crops_of']}; report: {path}")
+    print(f"=> float32: {verdict}, on {parity.crops} crops of {report['crops_of']}; report: {path}")
     return 0 if parity.passed else 1
 
 

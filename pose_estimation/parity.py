@@ -122,7 +122,7 @@ def open_all(args, crops: np.ndarray) -> tuple[dict[str, PoseNetwork], set[str],
     wanted += [(file, "Paddle") for file in args.paddle]
     networks, exact, failures = {}, set(), []
     for file, runtime in wanted:
-        name = f"{Path(file).name}, {runtime}"
+        name = f"{file}, {runtime}"
         if not args.runtime and importlib.util.find_spec(deploy.RUNTIMES[runtime].module) is None:
             print(
                 f"=> {runtime} is not installed and left out: python -m pip install {deploy.RUNTIMES[runtime].package}"

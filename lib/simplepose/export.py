@@ -49,7 +49,7 @@ def export_onnx(
     Raises:
         UserError: a package is missing, the exporter failed, or the folder does not take the file.
     """
-    onnx, paddle2onnx = _import("onnx"), _import("paddle2onnx")
+    onnx, paddle2onnx = require("onnx"), require("paddle2onnx")
     if opset not in OPSETS:
         raise UserError(f"--opset {opset}: paddle2onnx writes opsets {OPSETS[0]} to {OPSETS[-1]}")
     old = paddle2onnx.__version__.startswith("1.")  # goes with Paddle 2
@@ -63,7 +63,7 @@ def export_onnx(
         raw, folded = Path(folder, "raw.onnx"), Path(folder, "folded.onnx")
         # The constant folder of paddle2onnx 2 would install packages.
         arguments = {"verbose": False} if old else {"verbose": False, "optimize_tool": "None"}
-        with _quiet(1) as said:
+        with quiet(1) as said:
             parameters = str(program.with_suffix(".pdiparams"))
             paddle2onnx.export(str(program), parameters, str(raw), opset, **arguments)
         if not raw.is_file():  # the exporter reports its exceptions, and goes on
@@ -114,7 +114,12 @@ def described(network: ModelProto) -> dict[str, Any]:
     return json.loads({entry.key: entry.value for entry in network.metadata_props}[METADATA_KEY])
 
 
-def _import(package: str) -> Any:
+def require(package: str) -> Any:
+    """A package that only exporting needs.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         return __import__(package)
     except ImportError:
@@ -132,13 +137,13 @@ def _save_program(model: nn.Layer, pose: PoseNetwork, folder: Path) -> Path:
         image = paddle.static.InputSpec([None, height, width, 3], "uint8", "image")
     else:
         image = paddle.static.InputSpec([None, 3, height, width], "float32", "image")
-    with _quiet(1, 2):
+    with quiet(1, 2):
         paddle.jit.save(GraphNetwork(model, pose), str(folder / "network"), [image])
     return next(file for file in folder.iterdir() if file.suffix in PROGRAM_SUFFIXES)
 
 
 @contextlib.contextmanager
-def _quiet(*descriptors: int) -> Iterator[io.StringIO]:
+def quiet(*descriptors: int) -> Iterator[io.StringIO]:
     """Without the chatter of exporters, which comes from Python and from C++ (file descriptors 1 and 2).
 
     Yields what Python said. An exporter that ends the whole process says why on descriptor 2.
