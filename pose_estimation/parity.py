@@ -43,6 +43,8 @@ def main() -> int | None:
     args, config, weights, notes = parse_config_and_weights(parser)
     if not args.onnx and not args.paddle:
         raise UserError("name what to compare with --onnx or --paddle; export.py makes both")
+    if args.most is not None and args.most < 1:
+        raise UserError(f"--most is {args.most}; it is a number of people, at least 1")
 
     from simplepose.runtime import start_paddle
 
