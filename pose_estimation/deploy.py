@@ -25,6 +25,10 @@ OPENCV_BACKENDS = {
     "CUDA": (cv2.dnn.DNN_BACKEND_CUDA, cv2.dnn.DNN_TARGET_CUDA),
     "INFERENCE": (cv2.dnn.DNN_BACKEND_INFERENCE_ENGINE, cv2.dnn.DNN_TARGET_CPU),
 }
+PLAIN_GRAPH = {  # what a file does itself if it does not say
+    "preprocess": False, "flip_test": False, "shift_heatmap": True, "decode": False, "post_process": True,
+    "dynamic_size": False,
+}  # fmt: skip
 LEFT, RIGHT, MIDDLE = (60, 150, 255), (255, 170, 50), (90, 220, 90)  # BGR
 
 
@@ -243,7 +247,7 @@ class PoseModel:
         try:
             self.joints = self.description["skeleton"]["joints"]
             trained, heatmap_wh = self.description["image_size_wh"], self.description["heatmap_size_wh"]
-            self.graph = self.description["graph"]
+            self.graph = {**PLAIN_GRAPH, **self.description.get("graph", {})}
             self.flip_test = flip_test and not self.graph["flip_test"]
         except (KeyError, TypeError) as error:
             raise DeployError(f"{path} describes its network incompletely ({error!r}); export it again") from None

@@ -37,13 +37,14 @@ BOXES = [[60, 0, 400, 512], [-20.5, 100.25, 130, 77], [300, 300, 400, 400]]
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """A random network for 64x96 crops: the original, and a folder with <graph>.onnx and <graph>.json (Paddle)."""
+    """A random network for 64x96 crops: the original, a folder with <graph>.onnx, and Paddle's programs by graph."""
     folder = tmp_path_factory.mktemp("networks")
     model, pose = random_network([64, 96])
+    programs = {}
     for name, graph in GRAPHS.items():
         export_onnx(model, folder / f"{name}.onnx", replace(pose, graph=graph), {})
-        export_paddle(model, folder / "paddle" / name, replace(pose, graph=graph), {})
-    return pose, folder
+        programs[name] = export_paddle(model, folder / "paddle" / name, replace(pose, graph=graph), {})[0]
+    return pose, folder, programs
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +90,8 @@ def test_every_runtime_finds_the_keypoints_of_the_original(networks, photograph,
     pytest.importorskip(deploy.RUNTIMES[runtime].module)
     if runtime == "OpenCV" and name == "all" and cv2.__version__ < "5":
         pytest.skip(f"OpenCV {cv2.__version__} does not run a flip test in the graph; 5 does")
-    pose, folder = networks
-    path = folder / "paddle" / f"{name}.json" if runtime == "Paddle" else folder / f"{name}.onnx"
-    if runtime == "Paddle" and not path.is_file():
-        path = path.with_suffix(".pdmodel")
+    pose, folder, programs = networks
+    path = programs[name] if runtime == "Paddle" else folder / f"{name}.onnx"
     model = deploy.PoseModel(path, runtime, flip_test=True)
     found, scores = model(photograph, BOXES)
     poses = PosePredictor(pose, InferenceSettings(flip_test=True))(photograph, BOXES)
@@ -105,7 +104,7 @@ def test_every_runtime_finds_the_keypoints_of_the_original(networks, photograph,
 
 def test_openvinos_own_format_takes_its_description_from_beside(networks, photograph, tmp_path):
     openvino = pytest.importorskip("openvino")
-    pose, folder = networks
+    pose, folder, _ = networks
     openvino.save_model(openvino.convert_model(str(folder / "plain.onnx")), str(tmp_path / "net.xml"), False)
     with pytest.raises(deploy.DeployError, match=r"keep net\.simplepose\.json of export\.py, or net\.onnx, beside it"):
         deploy.PoseModel(tmp_path / "net.xml", "OpenVINO")
@@ -151,7 +150,7 @@ runpy.run_path("deploy.py", run_name="__main__")
     assert cv2.imread(str(tmp_path / "out" / "drawn.png")).shape == photograph.shape
 
     line[line.index("ONNX")] = "Paddle"
-    line[line.index("--model") + 1] = str(networks[1] / "paddle" / "all.json")
+    line[line.index("--model") + 1] = str(networks[2]["all"])
     finished = subprocess.run(
         [sys.executable, "-I", "-c", script, *line], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
@@ -159,8 +158,22 @@ runpy.run_path("deploy.py", run_name="__main__")
     assert finished.stderr == "error: --type Paddle needs another package: python -m pip install paddlepaddle\n"
 
 
+def test_a_file_that_says_nothing_of_a_graph_is_plain(networks, photograph, tmp_path):
+    """As files were before there were options in the graph."""
+    import onnx
+
+    network = onnx.load(str(networks[1] / "plain.onnx"))
+    metadata = json.loads(network.metadata_props[0].value)
+    del metadata["graph"]
+    onnx.helper.set_model_props(network, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save(network, str(tmp_path / "old.onnx"))
+    expected = PosePredictor(tmp_path / "old.onnx")(photograph, BOXES)
+    found, _ = deploy.PoseModel(tmp_path / "old.onnx")(photograph, BOXES)
+    np.testing.assert_allclose(found, [person.keypoints for person in expected], atol=0.01)
+
+
 def test_a_free_size_takes_width_and_height(networks, photograph):
-    pose, folder = networks
+    pose, folder, _ = networks
     found, scores = deploy.PoseModel(folder / "dynamic.onnx", width=128, height=96)(photograph, BOXES)
     wide = replace(pose, codec=HeatmapCodec((128, 96), (32, 24), 1))
     for points, joint_scores, expected in zip(found, scores, PosePredictor(wide)(photograph, BOXES)):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import paddle2onnx
 import pytest
 
 from simplepose import PosePredictor, build
@@ -63,6 +64,8 @@ def random_crops(size_wh, num: int = 8) -> np.ndarray:
     ids=("preprocess", "flip-unshifted", "decode-unrefined", "flip-decode", "all", "all-dynamic"),
 )
 def test_the_graph_does_what_python_does(size, input_format, graph, tmp_path):
+    if graph.dynamic_size and paddle2onnx.__version__.startswith("1."):
+        pytest.skip(f"paddle2onnx {paddle2onnx.__version__} does not mirror a dynamic width; 2 does")
     model, pose = random_network(SIZES[size], input_format)
     export_onnx(model, tmp_path / "net.onnx", replace(pose, graph=graph), {"metrics": {"Mean": 88.5}})
     exported = load_pose_network(tmp_path / "net.onnx")

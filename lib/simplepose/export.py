@@ -171,8 +171,7 @@ def _fold(path: Path, folded: Path) -> None:
 
     Older OpenCV and the quantiser need it so; everybody else would do it at every start.
     """
-    import onnxruntime
-
+    onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folded)

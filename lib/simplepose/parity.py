@@ -199,6 +199,8 @@ def crops_of_images(images: ImageFiles, boxes: BoxSource, image_size_wh: tuple[i
     Raises:
         UserError: not one image could be read.
     """
+    if images.is_live:
+        raise UserError(f"camera {images.name} never ends; name images or a video to compare on")
     crops, failure = [], "no people in it"
     for frame in images:
         if frame.image is None:
