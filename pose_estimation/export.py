@@ -55,19 +55,19 @@ def main() -> int | None:
     light.add_argument("--calibrate", metavar="SOURCE", help="int8: typical images, as --images takes them; default: "
         "the training set of --data, else bundled pictures")  # fmt: skip
     check = parser.add_argument_group("what to compare the two networks on")
-    check.add_argument("--images", metavar="SOURCE", help="image, folder, glob or list file; default: bundled pictures")
-    check.add_argument(
-        "--bbox-file", metavar="FILE", help="people in these images, as infer.py takes them; default: whole"
-    )
-    check.add_argument("--data", metavar="FOLDER", help="the people of a data set, DATASET.ROOT, instead of --images")
+    people = check.add_mutually_exclusive_group()
+    people.add_argument("--images", metavar="SOURCE", help="image, folder, glob or list; default: bundled pictures")
+    people.add_argument("--data", metavar="FOLDER", help="the people of a data set, DATASET.ROOT")
+    check.add_argument("--bbox-file", metavar="FILE", help="people in these images, as for infer.py; default: whole")
     args, config, weights, notes = parse_config_and_weights(parser)
     if args.pixels and not args.with_preprocess:
         raise UserError("--pixels is the order of a uint8 crop; add --with-preprocess")
-
     if args.format != "onnx" and (args.opset or args.precision != "fp32"):
         raise UserError("--opset and --precision go with --format onnx")
     if args.calibrate and args.precision != "int8":
         raise UserError("--calibrate goes with --precision int8")
+    if args.bbox_file and not (args.images or args.calibrate):
+        raise UserError("--bbox-file says where people are in --images or --calibrate; name one of them")
 
     from simplepose.runtime import start_paddle
 

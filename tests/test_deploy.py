@@ -102,6 +102,14 @@ def test_every_runtime_finds_the_keypoints_of_the_original(networks, photograph,
     np.testing.assert_allclose(one[0], found[1], atol=0.01)
 
 
+def test_crops_in_bytes_are_mirrored_along_their_width(photograph, tmp_path):
+    model, pose = random_network([64, 96])
+    export_onnx(model, tmp_path / "net.onnx", replace(pose, graph=GraphOptions(preprocess=True)), {})
+    found, _ = deploy.PoseModel(tmp_path / "net.onnx", flip_test=True)(photograph, BOXES)
+    expected = PosePredictor(pose, InferenceSettings(flip_test=True))(photograph, BOXES)
+    np.testing.assert_allclose(found, [person.keypoints for person in expected], atol=0.01)
+
+
 def test_openvinos_own_format_takes_its_description_from_beside(networks, photograph, tmp_path):
     openvino = pytest.importorskip("openvino")
     pose, folder, _ = networks

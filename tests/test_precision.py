@@ -142,6 +142,7 @@ def test_the_command_reports_size_latency_shift_and_score(posenet, bundled, tmp_
     for more, message in (
         (["--precision", "fp16", "--calibrate", "x"], "--calibrate goes with --precision int8"),
         (["--format", "paddle", "--precision", "fp16"], "--opset and --precision go with --format onnx"),
+        (["--bbox-file", "boxes.csv"], "--bbox-file says where people are in --images or --calibrate"),
         (["--calibrate", str(tmp_path / "none")], "no such image"),
     ):
         monkeypatch.setattr("sys.argv", [*line, *more])
