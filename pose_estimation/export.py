@@ -137,7 +137,7 @@ def lighten(
     from simplepose import build
     from simplepose.inference import load_pose_network
     from simplepose.parity import compare, latency_ratio, score_networks
-    from simplepose.precision import write_float16, write_int8
+    from simplepose.precision import FLOAT16_MAX_RELATIVE_DIFFERENCE, write_float16, write_int8
 
     name = PRECISIONS[args.precision]
     more: dict[str, Any] = {}
@@ -145,6 +145,8 @@ def lighten(
         parity, kept = write_float16(
             exact, path, lambda file: compare(original, load_pose_network(file), crops, settings)
         )
+        if not parity.max_relative_difference <= FLOAT16_MAX_RELATIVE_DIFFERENCE:  # NaN, too
+            print("=> warning: float16 does not hold this network's numbers; compare the table before using the file")
     else:
         examples, of = choose_calibration(args, config)
         kept = write_int8(exact, path, load_pose_network(exact).prepare(examples), of)
