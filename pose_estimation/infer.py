@@ -134,7 +134,12 @@ def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredi
             raise UserError(f"{args.model_file} says itself what it is; leave --cfg and SECTION.KEY=value out")
         given = {key.removeprefix("TEST.").lower(): value for key, value in flags.items()}
         settings = InferenceSettings(**{name: given[name] for name in vars(InferenceSettings()) if name in given})
-        return PosePredictor(load_pose_network(args.model_file), settings, args.people)
+        network = load_pose_network(args.model_file)
+        name = network.graph.conflict(given)
+        if name:
+            flag = f"--{'' if given[name] else 'no-'}{name.replace('_', '-')}"
+            raise UserError(f"{args.model_file} was exported to do otherwise; leave {flag} out, or export it again")
+        return PosePredictor(network, settings, args.people)
 
     from simplepose import build, runtime
 

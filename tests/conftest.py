@@ -45,8 +45,7 @@ def posenet(tmp_path_factory) -> tuple[Path, Path]:
     model.final_layer.weight.set_value(model.final_layer.weight * 300)  # heatmaps with peaks near 1
     described = build.weights_metadata(config)
     save_weights(model, folder / "tiny.pdparams", described)
-    described.update(build.build_pose_network(config, model).description())
-    export_onnx(model, folder / "tiny.onnx", described, (64, 96))
+    export_onnx(model, folder / "tiny.onnx", build.build_pose_network(config, model), described)
     return folder / "tiny.pdparams", folder / "tiny.onnx"
 
 

@@ -55,6 +55,7 @@ FLAG_KEYS = {
     "post_process": "TEST.POST_PROCESS",
     "shift_heatmap": "TEST.SHIFT_HEATMAP",
     "coco_bbox_file": "TEST.COCO_BBOX_FILE",
+    "data": "DATASET.ROOT",
 }
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            scratch.unlink()
 
 
 def read_text(path: str | os.PathLike, what: str) -> str:

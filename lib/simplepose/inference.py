@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -23,7 +23,8 @@ from simplepose.skeletons import Skeleton
 
 logger = logging.getLogger("simplepose")
 
-Network = Callable[[np.ndarray], np.ndarray]  # (N, 3, H, W) float32 -> (N, K, h, w) float32
+# (N, 3, H, W) float32 -> (N, K, h, w) float32, but for what `GraphOptions` says of an exported network
+Network = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,51 @@ class InferenceSettings:
     post_process: bool = True
 
 
+@dataclass(frozen=True)
+class GraphOptions:
+    """What an exported network does itself, beside turning images into heatmaps.
+
+    Attributes:
+        preprocess: it takes crops (N, H, W, 3) uint8 and normalises them, instead of images (N, 3, H, W) float32.
+        pixels: "bgr" or "rgb", the channel order of those crops, whatever the network inside wants.
+        flip_test: it averages with the mirrored image, with or without `shift_heatmap`.
+        decode: it gives keypoints (N, K, 2) in input pixels and scores (N, K) instead of heatmaps, with or without
+            the quarter step (`post_process`).
+        dynamic_size: it takes any height and width in multiples of 32.
+    """
+
+    preprocess: bool = False
+    pixels: str = "bgr"
+    flip_test: bool = False
+    shift_heatmap: bool = True
+    decode: bool = False
+    post_process: bool = True
+    dynamic_size: bool = False
+
+    def fixed(self) -> dict[str, bool]:
+        """The `InferenceSettings` that the graph has settled, by name."""
+        settled = {}
+        if self.flip_test or self.decode:
+            settled.update(flip_test=self.flip_test)
+        if self.flip_test:
+            settled.update(shift_heatmap=self.shift_heatmap)
+        if self.decode:
+            settled.update(post_process=self.post_process)
+        return settled
+
+    def conflict(self, wanted: dict[str, bool]) -> str:
+        """The first of these `InferenceSettings`, by name, that the graph has settled otherwise; "" if none."""
+        fixed = self.fixed()
+        return next((name for name, value in wanted.items() if fixed.get(name, value) != value), "")
+
+
 def predict_heatmaps(
     network: Network, images: np.ndarray, flip_permutation: np.ndarray, settings: InferenceSettings
 ) -> np.ndarray:
     """Run the network, averaged with its answer to the mirrored images if the settings ask for the flip test.
 
     Args:
-        images: (N, 3, H, W).
+        images: (N, 3, H, W), or (N, H, W, 3) uint8 if the network normalises them itself.
         flip_permutation: (K,), `Skeleton.flip_permutation`.
 
     Returns:
@@ -49,7 +88,8 @@ def predict_heatmaps(
     """
     heatmaps = network(images)
     if settings.flip_test:
-        mirrored = network(np.ascontiguousarray(images[..., ::-1]))
+        mirrored_images = images[:, :, ::-1] if images.dtype == np.uint8 else images[..., ::-1]
+        mirrored = network(np.ascontiguousarray(mirrored_images))
         heatmaps = 0.5 * (heatmaps + flip_heatmaps(mirrored, flip_permutation, settings.shift_heatmap))
     return heatmaps
 
@@ -59,14 +99,37 @@ class PoseNetwork:
     """A network, and what it takes to feed it and to read its heatmaps.
 
     Attributes:
-        run: (N, 3, H, W) float32 -> (N, K, h, w) float32.
+        run: (N, 3, H, W) float32 -> (N, K, h, w) float32, or as `graph` says.
         skeleton, codec, input_format: those the network was trained with.
+        graph: how much of the rest `run` does itself.
     """
 
     run: Network
     skeleton: Skeleton
     codec: HeatmapCodec
     input_format: InputFormat
+    graph: GraphOptions = GraphOptions()
+
+    def prepare(self, crops: np.ndarray) -> np.ndarray:
+        """Crops (N, H, W, 3) uint8 BGR as `run` takes them."""
+        if not self.graph.preprocess:
+            return normalize(crops, self.input_format)
+        return crops if self.graph.pixels == "bgr" else np.ascontiguousarray(crops[..., ::-1])
+
+    def heatmaps(self, images: np.ndarray, settings: InferenceSettings) -> np.ndarray:
+        """Heatmaps (N, K, h, w) of prepared images, of a network that does not decode; see `predict_heatmaps`."""
+        if self.graph.flip_test:
+            settings = replace(settings, flip_test=False)  # not twice
+        return predict_heatmaps(self.run, images, self.skeleton.flip_permutation, settings)
+
+    def predict(self, images: np.ndarray, settings: InferenceSettings) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, K, 2) in input pixels and scores (N, K) of prepared images.
+
+        What the graph does itself is done as it was exported, whatever `settings` say; see `GraphOptions.conflict`.
+        """
+        if self.graph.decode:
+            return self.run(images)
+        return self.codec.decode(self.heatmaps(images, settings), settings.post_process)
 
     def description(self) -> dict[str, Any]:
         """Everything but the network itself, as JSON takes it; an exported network carries this."""
@@ -83,6 +146,7 @@ class PoseNetwork:
                 "mean": IMAGENET_MEAN,
                 "std": IMAGENET_STD,
             },
+            "graph": asdict(self.graph),
         }
 
     @classmethod
@@ -107,6 +171,7 @@ class PoseNetwork:
                     tuple(described["image_size_wh"]), tuple(described["heatmap_size_wh"]), described["sigma"]
                 ),
                 InputFormat({"rgb": True, "bgr": False}[pixels["channels"]], float(pixels["divisor"])),
+                GraphOptions(**described.get("graph", {})),  # files of before there were options have none
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{where} describes its network incompletely ({error!r}); export it again") from None
@@ -156,7 +221,7 @@ class Crops:
     """The people of one image, ready for the network.
 
     Attributes:
-        images: (P, 3, H, W) float32.
+        images: (P, 3, H, W) float32, or (P, H, W, 3) uint8 for a network that normalises them itself.
         to_image: (P, 2, 3) affines from network input pixels to image pixels.
         boxes: (P, 4) left, top, width, height in image pixels.
         box_scores: (P,).
@@ -168,6 +233,22 @@ class Crops:
     box_scores: np.ndarray
 
 
+def cut_out(image: np.ndarray, boxes_xywh: np.ndarray, image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the people in boxes (P, 4) out of an image (H, W, 3).
+
+    Returns:
+        crops (P, h, w, 3) uint8 BGR of `image_size_wh`, and affines (P, 2, 3) from image pixels to crop pixels.
+    """
+    width, height = image_size_wh
+    affines = np.empty((len(boxes_xywh), 2, 3))
+    crops = np.empty((len(boxes_xywh), height, width, 3), np.uint8)
+    for index, box in enumerate(boxes_xywh):
+        center, size = box_to_crop(box, aspect_ratio=width / height)
+        affines[index] = crop_affine(center, size[0], 0.0, image_size_wh)
+        crops[index] = crop_image(image, affines[index], image_size_wh)
+    return crops, affines
+
+
 class PosePredictor:
     """Poses of the people in images, given their boxes.
 
@@ -177,7 +258,8 @@ class PosePredictor:
         batch_size: at most so many people go through the network at once.
 
     Raises:
-        UserError: missing or unreadable file, or one that does not say what its network is.
+        UserError: missing or unreadable file, one that does not say what its network is, or a flip test that an
+            exported network which decodes does not do.
     """
 
     def __init__(
@@ -186,8 +268,12 @@ class PosePredictor:
         settings: InferenceSettings = InferenceSettings(),
         batch_size: int = 16,
     ):
+        path = network
         if not isinstance(network, PoseNetwork):
             network = load_pose_network(network)
+        if settings.flip_test and network.graph.decode and not network.graph.flip_test:
+            name = "the network" if network is path else path
+            raise UserError(f"{name} decodes in its graph, without the flip test; export it with --with-flip-test too")
         self.network = network
         self.settings = settings
         self.batch_size = batch_size
@@ -225,15 +311,9 @@ class PosePredictor:
             height, width = image.shape[:2]
             boxes_xywh = [(0, 0, width, height)]
         boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-        size_wh = self.network.codec.image_size_wh
-        affines = np.empty((len(boxes), 2, 3))
-        crops = np.empty((len(boxes), size_wh[1], size_wh[0], 3), np.uint8)
-        for index, box in enumerate(boxes):
-            center, size = box_to_crop(box, aspect_ratio=size_wh[0] / size_wh[1])
-            affines[index] = crop_affine(center, size[0], 0.0, size_wh)
-            crops[index] = crop_image(image, affines[index], size_wh)
+        crops, affines = cut_out(image, boxes, self.network.codec.image_size_wh)
         scores = np.ones(len(boxes)) if box_scores is None else np.asarray(box_scores, dtype=np.float64)
-        return Crops(normalize(crops, self.network.input_format), invert_affine(affines), boxes, scores)
+        return Crops(self.network.prepare(crops), invert_affine(affines), boxes, scores)
 
     def predict(self, people: Sequence[Crops]) -> list[list[Pose]]:
         """The second half: the people of several images through the network together.
@@ -241,17 +321,14 @@ class PosePredictor:
         Returns:
             For each image its poses, in the order of the boxes.
         """
-        images = np.concatenate([crops.images for crops in people])  # (N, 3, H, W), N people in all images
+        images = np.concatenate([crops.images for crops in people])  # (N, ...), N people in all images
         poses = iter(self._predict(images, people))
         return [[next(poses) for _ in crops.boxes] for crops in people]
 
     def _predict(self, images: np.ndarray, people: Sequence[Crops]) -> list[Pose]:
-        network, settings = self.network, self.settings
         found = []
         for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
-            heatmaps = predict_heatmaps(network.run, batch, network.skeleton.flip_permutation, settings)
-            found.append(network.codec.decode(heatmaps, settings.post_process))
+            found.append(self.network.predict(images[start : start + self.batch_size], self.settings))
         if not found:
             return []
         joints, scores = (np.concatenate(parts) for parts in zip(*found))  # (N, K, 2), (N, K)

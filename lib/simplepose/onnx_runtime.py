@@ -62,14 +62,15 @@ def read_metadata(session: InferenceSession, path: str | os.PathLike) -> dict[st
 
 
 class OnnxNetwork:
-    """An ONNX session as a `Network`: (N, 3, H, W) float32 -> (N, K, h, w) float32."""
+    """An ONNX session as a `Network`: its output, or all of them if there are several."""
 
     def __init__(self, session: InferenceSession):
         self.session = session
         self.input_name = session.get_inputs()[0].name
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.session.run(None, {self.input_name: images})[0]
+    def __call__(self, images: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        outputs = self.session.run(None, {self.input_name: images})
+        return outputs[0] if len(outputs) == 1 else outputs
 
 
 def _first_line(error: Exception) -> str:

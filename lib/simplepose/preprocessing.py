@@ -101,11 +101,17 @@ def normalize(crops: np.ndarray, input_format: InputFormat) -> np.ndarray:
     """Crops (N, H, W, 3) uint8 BGR -> network input (N, 3, H, W) float32."""
     num, height, width, _ = crops.shape
     images = np.empty((num, 3, height, width), np.float32)
-    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD)):
+    for channel, (scale, shift) in enumerate(zip(*scale_and_shift(input_format))):
         source = crops[..., 2 - channel if input_format.rgb else channel]
-        np.multiply(source, np.float32(1 / (input_format.divisor * std)), out=images[:, channel])
-        images[:, channel] -= np.float32(mean / std)
+        np.multiply(source, scale, out=images[:, channel])
+        images[:, channel] -= shift
     return images
+
+
+def scale_and_shift(input_format: InputFormat) -> tuple[np.ndarray, np.ndarray]:
+    """What `normalize` multiplies with and then subtracts, (3,) float32 each."""
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    return (1 / (input_format.divisor * std)).astype(np.float32), (mean / std).astype(np.float32)
 
 
 def denormalize(images: np.ndarray, input_format: InputFormat) -> np.ndarray:

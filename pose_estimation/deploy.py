@@ -1,0 +1,404 @@
+"""Poses of people in a photograph, with a network that export.py wrote. One file, to be copied into your product:
+it needs numpy, OpenCV and the runtime of your choice, nothing of Paddle (but for --type Paddle) or of this project.
+
+    model = PoseModel("posenet.onnx")                     # or with "OpenVINO", "OpenCV", "Paddle"
+    keypoints, scores = model(image_bgr, [[60, 0, 400, 512]])  # (P, K, 2) image pixels and (P, K), for P boxes
+
+The network's file says how it is fed and read: its joints, size, colours, and what of the work is in its graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import cv2
+import numpy as np
+
+METADATA_KEY = "simplepose"  # of an ONNX file's metadata_props; beside other formats there is a JSON file
+BOX_PADDING = 1.25  # the crop is so much larger than the box
+MULTIPLE = 32  # of this is a height or width that is free
+OPENCV_BACKENDS = {
+    "CUDA": (cv2.dnn.DNN_BACKEND_CUDA, cv2.dnn.DNN_TARGET_CUDA),
+    "INFERENCE": (cv2.dnn.DNN_BACKEND_INFERENCE_ENGINE, cv2.dnn.DNN_TARGET_CPU),
+}
+PLAIN_GRAPH = {  # what a file does itself if it does not say
+    "preprocess": False, "flip_test": False, "shift_heatmap": True, "decode": False, "post_process": True,
+    "dynamic_size": False,
+}  # fmt: skip
+LEFT, RIGHT, MIDDLE = (60, 150, 255), (255, 170, 50), (90, 220, 90)  # BGR
+
+
+class DeployError(Exception):
+    """Something the user can mend, in one line."""
+
+
+# ---- what the file says -----------------------------------------------------------------------------------------
+
+
+def read_description(path: Path) -> dict:
+    """The description in an ONNX file, or beside a network in another format."""
+    if not path.is_file():
+        raise DeployError(f"no such model: {path}")
+    beside, source = path.with_suffix(".simplepose.json"), path.with_suffix(".onnx")
+    if path.suffix != ".onnx" and beside.is_file():
+        return json.loads(beside.read_text(encoding="utf-8"))
+    if not source.is_file():
+        raise DeployError(f"{path} needs its description: keep {beside.name} of export.py, or {source.name}, beside it")
+    try:
+        text = onnx_metadata(source.read_bytes()).get(METADATA_KEY)
+    except (IndexError, ValueError):
+        raise DeployError(f"{source} is not an ONNX file, or a torn one; export it again") from None
+    if text is None:
+        raise DeployError(f"{source} does not describe its joints and input; export it with pose_estimation/export.py")
+    return json.loads(text)
+
+
+def onnx_metadata(data: bytes) -> dict[str, str]:
+    """The metadata_props of an ONNX file: field 14 of the protobuf message, pairs of key (1) and value (2)."""
+    entries = [dict(protobuf_fields(content)) for number, content in protobuf_fields(memoryview(data)) if number == 14]
+    return {bytes(entry[1]).decode(): bytes(entry[2]).decode() for entry in entries}
+
+
+def protobuf_fields(data: memoryview):
+    """Yield number and content of each field of a protobuf message that holds bytes."""
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = data[position]
+            position, value, shift = position + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    while position < len(data):
+        number, wire_type = divmod(varint(), 8)
+        if wire_type == 2:
+            size = varint()
+            if position + size > len(data):
+                raise ValueError("cut off")
+            yield number, data[position : position + size]
+            position += size
+        elif wire_type == 0:
+            varint()
+        elif wire_type in (1, 5):
+            position += 8 if wire_type == 1 else 4
+        else:
+            raise ValueError("not protobuf")
+
+
+# ---- runtimes: each opens a file and returns a function from images to a list of outputs ---------------------------
+
+
+def open_onnx_runtime(path: Path, backend: str | None = None):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"image": images})
+
+
+def open_openvino(path: Path, backend: str | None = None):
+    import openvino
+
+    # Where a processor has bfloat16, OpenVINO would use it, and keypoints would move.
+    network = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: list(network(images).values())
+
+
+def open_opencv(path: Path, backend: str | None = None):
+    network = cv2.dnn.readNetFromONNX(str(path))
+    if backend:
+        engine, target = OPENCV_BACKENDS[backend]
+        if target not in cv2.dnn.getAvailableTargets(engine):
+            raise DeployError(f"--backend {backend}: this OpenCV was built without it; leave --backend out")
+        network.setPreferableBackend(engine)
+        network.setPreferableTarget(target)
+    names = network.getUnconnectedOutLayersNames()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        network.setInput(images)
+        return list(network.forward(names))
+
+    return run
+
+
+def open_paddle(path: Path, backend: str | None = None):
+    from paddle import inference
+
+    config = inference.Config(str(path), str(path.with_suffix(".pdiparams")))
+    config.disable_glog_info()
+    predictor = inference.create_predictor(config)
+    image = predictor.get_input_handle("image")
+    outputs = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        image.reshape(images.shape)
+        image.copy_from_cpu(images)
+        predictor.run()
+        return [output.copy_to_cpu() for output in outputs]
+
+    return run
+
+
+class Runtime(NamedTuple):
+    """How to open a network, what to install, what that is called in Python, and the endings of its files."""
+
+    open: Callable
+    package: str
+    module: str
+    endings: tuple[str, ...]
+
+
+RUNTIMES = {
+    "ONNX": Runtime(open_onnx_runtime, "onnxruntime", "onnxruntime", (".onnx",)),
+    "OpenVINO": Runtime(open_openvino, "openvino", "openvino", (".xml", ".onnx")),
+    "OpenCV": Runtime(open_opencv, "opencv-python", "cv2", (".onnx",)),
+    "Paddle": Runtime(open_paddle, "paddlepaddle", "paddle", (".json", ".pdmodel")),
+}
+
+
+def open_runtime(runtime: str, path: Path, backend: str | None = None):
+    """The network of a file as a function from images to a list of outputs."""
+    chosen = RUNTIMES[runtime]
+    if path.suffix not in chosen.endings:
+        raise DeployError(f"--type {runtime} runs {' or '.join(chosen.endings)} files, not {path.name}")
+    try:
+        return chosen.open(path, backend)
+    except ImportError:
+        raise DeployError(f"--type {runtime} needs another package: python -m pip install {chosen.package}") from None
+    except DeployError:
+        raise
+    except Exception as error:  # each runtime has its own
+        raise DeployError(f"{runtime} cannot load {path}: {' '.join(str(error).split())[:200]}") from None
+
+
+# ---- from boxes to keypoints --------------------------------------------------------------------------------------
+
+
+def crop_scale_and_shift(box_xywh, size_wh: tuple[int, int]) -> tuple[float, np.ndarray]:
+    """Image pixels times scale plus shift (2,) are crop pixels. The box grows to the crop's shape, then by padding."""
+    x, y, width, height = (float(value) for value in box_xywh)
+    scale = size_wh[0] / (max(width, height * (size_wh[0] / size_wh[1])) * BOX_PADDING)
+    center = np.array([x + width * 0.5, y + height * 0.5])
+    return scale, np.array(size_wh) * 0.5 - scale * center
+
+
+def crop(image: np.ndarray, scale: float, shift: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """Cut a person out of an image (H, W, 3); black outside of it."""
+    affine = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    return cv2.warpAffine(image, affine, size_wh, flags=cv2.INTER_LINEAR)
+
+
+def normalize(crops: np.ndarray, pixels: dict) -> np.ndarray:
+    """Crops (N, H, W, 3) uint8 BGR -> (N, 3, H, W) float32."""
+    if pixels["channels"] == "rgb":
+        crops = crops[..., ::-1]
+    mean, std = np.array(pixels["mean"]), np.array(pixels["std"])
+    scale, shift = (1 / (pixels["divisor"] * std)).astype(np.float32), (mean / std).astype(np.float32)
+    return np.ascontiguousarray((crops * scale - shift).transpose(0, 3, 1, 2))
+
+
+def unflip(heatmaps: np.ndarray, permutation: list[int], shift: bool) -> np.ndarray:
+    """Heatmaps (N, K, h, w) of mirrored images as heatmaps of the images; shifted by the cell that mirroring loses."""
+    heatmaps = heatmaps[:, permutation, :, ::-1]
+    return np.concatenate([heatmaps[..., :1], heatmaps[..., :-1]], axis=-1) if shift else heatmaps
+
+
+def decode(heatmaps: np.ndarray, refine: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Maxima of heatmaps (N, K, h, w), a quarter of a cell towards the higher neighbour.
+
+    Returns:
+        cells (N, K, 2), scores (N, K).
+    """
+    num, joints, height, width = heatmaps.shape
+    flat = heatmaps.reshape(num, joints, -1)
+    index, scores = flat.argmax(axis=-1), flat.max(axis=-1)
+    index = np.where(scores > 0, index, 0)
+    x, y = index % width, index // width
+    cells = np.stack([x, y], axis=-1).astype(np.float64)
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    if refine:
+        for axis, step in ((0, 1), (1, width)):
+            at = np.where(inside, index, step)[..., None]  # elsewhere anywhere harmless
+            slope = np.take_along_axis(flat, at + step, -1) - np.take_along_axis(flat, at - step, -1)
+            cells[..., axis] += 0.25 * np.sign(slope[..., 0]) * inside
+    return cells, scores
+
+
+class PoseModel:
+    """An exported network in one of four runtimes.
+
+    Args:
+        path: of the ONNX file, of OpenVINO's .xml, or of Paddle's program (.json, .pdmodel).
+        runtime: a name of `RUNTIMES`.
+        width, height: of the crops, for a network whose input size is free; None takes the trained one.
+        flip_test: average with the mirrored crop, if the graph does not do it already.
+        backend: OpenCV's, None, "CUDA" or "INFERENCE".
+    """
+
+    def __init__(self, path, runtime="ONNX", width=None, height=None, flip_test=False, backend=None):
+        self.path, self.runtime = Path(path), runtime
+        self.description = read_description(self.path)
+        try:
+            self.joints = self.description["skeleton"]["joints"]
+            trained, heatmap_wh = self.description["image_size_wh"], self.description["heatmap_size_wh"]
+            self.graph = {**PLAIN_GRAPH, **self.description.get("graph", {})}
+            self.flip_test = flip_test and not self.graph["flip_test"]
+        except (KeyError, TypeError) as error:
+            raise DeployError(f"{path} describes its network incompletely ({error!r}); export it again") from None
+        self.stride = np.array(trained) / np.array(heatmap_wh)  # input pixels a heatmap cell
+        self.size_wh = (width or trained[0], height or trained[1])
+        if not self.graph["dynamic_size"] and self.size_wh != tuple(trained):
+            raise DeployError(
+                f"{path} takes {trained[0]}x{trained[1]} pixels (width x height), not {self.size_wh[0]}x"
+                f"{self.size_wh[1]}; leave --width and --height out, or export it with --dynamic-size"
+            )
+        if any(size <= 0 or size % MULTIPLE for size in self.size_wh):
+            raise DeployError(f"width and height are multiples of {MULTIPLE}, not {self.size_wh[0]}x{self.size_wh[1]}")
+        if self.flip_test and self.graph["decode"]:
+            raise DeployError(f"{path} decodes in its graph; for the flip test export it with --with-flip-test too")
+        self.network = open_runtime(runtime, self.path, backend)
+
+    def __call__(self, image: np.ndarray, boxes_xywh) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (P, K, 2) in image pixels and scores (P, K) of people in boxes (P, 4) of an image (H, W, 3) BGR."""
+        frames = [crop_scale_and_shift(box, self.size_wh) for box in boxes_xywh]
+        crops = np.stack([crop(image, scale, shift, self.size_wh) for scale, shift in frames])
+        points, scores = self.predict(crops)
+        scales, shifts = (np.array(values) for values in zip(*frames))
+        return (points - shifts[:, None]) / scales[:, None, None], scores
+
+    def predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, K, 2) in crop pixels and scores (N, K) of crops (N, H, W, 3) uint8 BGR."""
+        if not self.graph["preprocess"]:
+            images = normalize(crops, self.description["input"])
+        else:
+            images = np.ascontiguousarray(crops if self.graph["pixels"] == "bgr" else crops[..., ::-1])
+        outputs = self.run(images)
+        if self.graph["decode"]:
+            return outputs[0], outputs[1]
+        heatmaps = outputs[0]
+        if self.flip_test:
+            width_axis = 2 if self.graph["preprocess"] else 3
+            mirrored = self.run(np.ascontiguousarray(np.flip(images, width_axis)))[0]
+            shift = self.graph["shift_heatmap"]
+            heatmaps = 0.5 * (heatmaps + unflip(mirrored, self.description["flip_permutation"], shift))
+        cells, scores = decode(heatmaps, self.graph["post_process"])
+        return cells * self.stride, scores
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The network's outputs: heatmaps, or keypoints and scores."""
+        try:
+            outputs = self.network(images)
+        except Exception as error:
+            raise DeployError(f"{self.runtime} failed on {self.path}: {' '.join(str(error).split())[:200]}") from None
+        if any(len(output) != len(images) for output in outputs):  # OpenCV 4 and a flip test in the graph
+            raise DeployError(f"{self.runtime} does not run this graph rightly; export it without --with-... options")
+        return outputs
+
+
+# ---- the command --------------------------------------------------------------------------------------------------
+
+
+def draw(image: np.ndarray, points: np.ndarray, scores: np.ndarray, skeleton: dict, min_score: float) -> None:
+    """Draw limbs and joints of a person onto an image: the left orange, the right blue."""
+    joints = skeleton["joints"]
+    left, right = ([pair[side] for pair in skeleton["pairs"]] for side in (0, 1))
+
+    def color(*names: str) -> tuple[int, int, int]:
+        return LEFT if set(names) & set(left) else RIGHT if set(names) & set(right) else MIDDLE
+
+    shown = {
+        name: tuple(int(value) for value in np.rint(np.clip(point, -32768, 32767)))
+        for name, point, score in zip(joints, points, scores)
+        if score >= min_score
+    }
+    thickness = max(1, round(max(image.shape[:2]) / 250))
+    for start, end in skeleton["limbs"]:
+        if start in shown and end in shown:
+            cv2.line(image, shown[start], shown[end], color(start, end), thickness, cv2.LINE_AA)
+    for name, place in shown.items():
+        cv2.circle(image, place, thickness + 1, color(name), -1, cv2.LINE_AA)
+
+
+def parse_box(text: str) -> list[float]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise DeployError(f"--bbox is {text!r}; write left,top,width,height in pixels") from None
+    if not (width > 0 and height > 0):
+        raise DeployError(f"--bbox {text} has no area")
+    return [x, y, width, height]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--img", required=True, metavar="FILE", help="photograph")
+    add("--model", required=True, metavar="FILE", help=".onnx; OpenVINO: also .xml or .bin; Paddle: .json or .pdmodel")
+    add("--type", metavar="RUNTIME", help=f"{', '.join(RUNTIMES)}; default: the one that the model's ending tells")
+    add("--width", type=int, metavar="W", help="of the network's input, if it is free")
+    add("--height", type=int, metavar="H", help="of the network's input, if it is free")
+    add("--xml", metavar="FILE", help="OpenVINO: the .xml file, if --model is the .bin file")
+    add("--backend", choices=tuple(OPENCV_BACKENDS), help="of OpenCV")
+    add(
+        "--bbox",
+        action="append",
+        metavar="x,y,w,h",
+        help="a person's box in pixels; may be repeated; default: the image",
+    )
+    add("--flip-test", action="store_true", help="average with the mirrored crop")
+    add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
+    add("--output", metavar="FILE", help="drawing; default: <image>_deploy.jpg here. Coordinates go beside it as .json")
+    args = parser.parse_args()
+
+    path = Path(args.xml or args.model)
+    if path.suffix == ".bin":
+        path = path.with_suffix(".xml")
+    by_ending = {ending: name for name, chosen in reversed(RUNTIMES.items()) for ending in chosen.endings}
+    names = {name.lower(): name for name in RUNTIMES}
+    runtime = names.get(args.type.lower()) if args.type else by_ending.get(path.suffix, "ONNX")
+    if runtime is None:
+        raise DeployError(f"--type {args.type} is none of {', '.join(RUNTIMES)}")
+    if args.backend and runtime != "OpenCV":
+        print(f"=> --backend is OpenCV's; {runtime} goes without")
+    try:
+        image = cv2.imdecode(np.fromfile(args.img, np.uint8), cv2.IMREAD_COLOR)  # imread knows ASCII names only
+    except (OSError, cv2.error):
+        image = None
+    if image is None:
+        raise DeployError(f"{args.img} is not an image that OpenCV can read")
+
+    model = PoseModel(path, runtime, args.width, args.height, args.flip_test, args.backend)
+    boxes = [parse_box(text) for text in args.bbox or ()]
+    if not boxes:
+        print("=> no --bbox: the whole image counts as one person's box")
+        boxes = [[0, 0, image.shape[1], image.shape[0]]]
+    keypoints, scores = model(image, boxes)
+
+    people = []
+    for box, points, joint_scores in zip(boxes, keypoints, scores):
+        draw(image, points, joint_scores, model.description["skeleton"], args.kpt_thr)
+        rows = zip(model.joints, points.tolist(), joint_scores.tolist())
+        people.append({"bbox": box, "keypoints": {name: {"x": x, "y": y, "score": s} for name, (x, y), s in rows}})
+    drawing = Path(args.output or f"{Path(args.img).stem}_deploy.jpg")
+    try:
+        drawing.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imencode(drawing.suffix or ".jpg", image)[1].tofile(drawing)
+        text = json.dumps({"image": args.img, "model_file": args.model, "people": people}, ensure_ascii=False, indent=1)
+        drawing.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    except (OSError, cv2.error) as error:
+        raise DeployError(f"cannot write {drawing}: {error}") from None
+    print(f"=> {len(people)} people with {runtime}; {drawing} and {drawing.with_suffix('.json')}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
