@@ -41,7 +41,7 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.9-3.12 found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/runtime: requirements.txt $(wildcard requirements/*.txt) | $(VENV)/bin/python
+$(VENV)/runtime: requirements.txt | $(VENV)/bin/python
 	$(PY) -m pip install -r requirements.txt
 	@touch $@
 

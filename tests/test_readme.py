@@ -101,3 +101,17 @@ def test_the_commands_of_the_readme_run(tmp_path):
         ran.append(words[1])
     assert {"pose_estimation/train.py", "pose_estimation/valid.py", "pose_estimation/infer.py"} <= set(ran)
     assert (tmp_path / "output" / "scores.json").exists()
+
+
+def test_the_extras_are_the_requirements_dealt_out():
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = {
+        line.split("  #")[0].strip()
+        for file in ("requirements.txt", "tests/requirements.txt")
+        for line in (ROOT / file).read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    base = re.search(r"^dependencies = (\[.*?\])", text, re.MULTILINE | re.DOTALL).group(1)
+    extras = text[text.index("[project.optional-dependencies]") : text.index("[tool.setuptools]")]
+    dealt = set(re.findall(r'"([^"]+)"', base + extras))
+    assert {name for name in dealt if not name.startswith("simplepose[")} == listed
