@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import _init_paths  # noqa: F401
 from simplepose.cli import add_loop_flags, config_parser, parse_config
@@ -33,16 +34,14 @@ def train(args, config, settings: str) -> None:
     import paddle
 
     from simplepose import build, runtime
-    from simplepose.checkpoint import Progress, load_backbone, load_checkpoint, save_checkpoint, save_weights
+    from simplepose.checkpoint import LAST_WEIGHTS, Progress, find_checkpoints, load_backbone, load_checkpoint
     from simplepose.config import dump_config, inert_warnings
     from simplepose.engine import train_one_epoch
     from simplepose.evaluation import evaluate_and_report
     from simplepose.inference import paddle_network
 
     run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg))
-    resume = args.resume_model or (config.TRAIN.RESUME and (run_folder / "checkpoint").exists() and run_folder)
-    earlier = None if resume else runtime.set_aside(run_folder)
-    runtime.set_up_logging(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
+    runtime.set_up_logging()
     logger = runtime.logger
     device = runtime.set_device(config.GPUS)
     runtime.set_cudnn(config.CUDNN.BENCHMARK, config.CUDNN.DETERMINISTIC)
@@ -51,10 +50,6 @@ def train(args, config, settings: str) -> None:
     if num_ranks > 1:
         paddle.distributed.init_parallel_env()
     logger.info("=> simplepose %s, Paddle %s on %s. %s", runtime.git_commit(), paddle.__version__, device, settings)
-    if earlier:
-        logger.info(
-            "=> an earlier training was here; it is now in %s (TRAIN.RESUME=True goes on with one)", earlier.as_posix()
-        )
     for warning in inert_warnings(config):
         logger.warning("=> %s", warning)
 
@@ -67,10 +62,12 @@ def train(args, config, settings: str) -> None:
     model = build.build_model(config)
     optimizer = build.build_optimizer(config, model, len(train_loader))
     progress = Progress(epoch=config.TRAIN.BEGIN_EPOCH)
+    found = find_checkpoints(run_folder)
+    resume = runtime.broadcast(args.resume_model or (config.TRAIN.RESUME and found and run_folder))
     if resume:
         progress = load_checkpoint(resume, model, optimizer)
-        logger.info("=> going on from %s at epoch %d", resume, progress.epoch)
-        if progress.epoch >= config.TRAIN.END_EPOCH:
+        logger.info("=> going on from %s at %s", resume, progress)
+        if progress.epoch >= config.TRAIN.END_EPOCH and (run_folder / LAST_WEIGHTS).exists():
             raise UserError(
                 f"{resume} has finished epoch {progress.epoch - 1} and TRAIN.END_EPOCH is {config.TRAIN.END_EPOCH}; "
                 "raise it to train on"
@@ -78,36 +75,49 @@ def train(args, config, settings: str) -> None:
     elif config.MODEL.PRETRAINED:
         pretrained = build.find_pretrained(config)
         logger.info("=> backbone: %d arrays from %s", load_backbone(model, pretrained), pretrained)
+    progress.fit_order(train_loader.sampler.order, optimizer)
+    trained = paddle.DataParallel(model) if num_ranks > 1 else model
+
+    # Nothing has been written so far: a mistake above leaves an earlier training as it was.
+    if not resume or run_folder.resolve() not in (Path(resume).resolve(), Path(resume).resolve().parent):
+        earlier = runtime.set_aside(run_folder, found)
+        if earlier:
+            logger.info(
+                "=> an earlier training was here; it is now in %s (TRAIN.RESUME=True goes on with one)",
+                earlier.as_posix(),
+            )
+    runtime.log_to(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
     if rank == 0:
         (run_folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-
-    trained = paddle.DataParallel(model) if num_ranks > 1 else model
+    keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress)
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
-    pictures = build.build_debug_pictures(config, run_folder)
-    for epoch in range(progress.epoch, config.TRAIN.END_EPOCH):
-        figures = train_one_epoch(
-            trained, train_loader, optimizer, epoch, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
-            config.LOSS.USE_TARGET_WEIGHT, writer, pictures,
-        )  # fmt: skip
-        valid_figures, metrics = evaluate_and_report(
-            config, paddle_network(model), valid_loader, evaluator, run_folder, writer, epoch, pictures
-        )
-        progress.epoch = epoch + 1
-        progress.history.append({"epoch": epoch, **figures, **valid_figures, **metrics})
-        if rank != 0:
-            continue
-        logger.info("=> saving checkpoint to %s", run_folder.as_posix())
-        metadata = build.weights_metadata(config, epoch=epoch, metrics=metrics)
-        score = metrics.get(evaluator.primary, float(epoch))  # a set without labels: the newest is the best
-        if progress.best_score is None or score > progress.best_score:
-            progress.best_score, progress.best_epoch = score, epoch
-            save_weights(model, run_folder / "model_best.pdparams", metadata)
-        save_checkpoint(run_folder / "checkpoint", model, optimizer, progress, metadata)
-        runtime.write_json(run_folder / "history.json", progress.history)
-    if rank == 0:
-        save_weights(model, run_folder / "final_state.pdparams", metadata)
-        logger.info("=> saving final model state to %s", (run_folder / "final_state.pdparams").as_posix())
-        logger.info("=> best %s %.3f at epoch %d", evaluator.primary, progress.best_score, progress.best_epoch)
+    pictures = build.build_debug_pictures(config, run_folder) if rank == 0 else None
+    with runtime.StopRequest() as stop:
+
+        def after_step() -> None:
+            stop.check()
+            keeper.save_if_due()
+
+        try:
+            while progress.epoch < config.TRAIN.END_EPOCH:
+                figures = train_one_epoch(
+                    trained, train_loader, optimizer, progress, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
+                    config.LOSS.USE_TARGET_WEIGHT, writer, pictures, after_step,
+                )  # fmt: skip
+                valid_figures, metrics = evaluate_and_report(
+                    config, paddle_network(model), valid_loader, evaluator, run_folder, writer, progress.epoch,
+                    pictures, stop,
+                )  # fmt: skip
+                keeper.finish_epoch({**figures, **valid_figures}, metrics, evaluator.primary)
+        except runtime.Stopped:
+            if not keeper.save():
+                raise UserError(
+                    f"stopped at {progress}, which could not be saved; an older checkpoint is there"
+                ) from None
+            logger.info("=> stopped at %s; the same command with TRAIN.RESUME=True goes on from there", progress)
+            return
+    keeper.finish()
+    logger.info("=> best %s %.3f at epoch %d", evaluator.primary, progress.best_score, progress.best_epoch)
     if writer is not None:
         writer.close()
 

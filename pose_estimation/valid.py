@@ -40,7 +40,8 @@ def validate(args, config, weights, notes: list[str], settings: str) -> None:
     from simplepose.inference import paddle_network
 
     run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg or weights.path))
-    runtime.set_up_logging(run_folder / f"{run_folder.name}_{runtime.start_time()}_valid.log")
+    runtime.set_up_logging()
+    runtime.log_to(run_folder / f"{run_folder.name}_{runtime.start_time()}_valid.log")
     device = runtime.set_device(config.GPUS)
     runtime.logger.info("=> Paddle %s on %s. %s", paddle.__version__, device, settings)
     for warning in [*notes, *inert_warnings(config)]:

@@ -171,7 +171,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("simplepose.checkpoint.pickle.dump", full_disk)
+    monkeypatch.setattr("simplepose.checkpoint.write_checked", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
         save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(2))
     assert (tmp_path / "checkpoint").read_bytes() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ from simplepose.config import (
     get_key,
     load_config,
     model_name,
+    parse_interval,
     parse_override,
 )
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.coco import annotation_file, load_coco, read_coco
-from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches, PoseDataset
 from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, select_well_framed
 from simplepose.errors import UserError
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from easydict import EasyDict
     from paddle.optimizer import Optimizer
 
+    from simplepose.checkpoint import CheckpointKeeper, Progress
     from simplepose.engine import DebugPictures, Evaluator
     from simplepose.models.pose_resnet import PoseResNet
 
@@ -147,18 +150,19 @@ def box_source(config: EasyDict) -> str:
 def build_train_loader(config: EasyDict) -> BatchLoader:
     settings = AugmentationSettings(config.DATASET.SCALE_FACTOR, config.DATASET.ROT_FACTOR, config.DATASET.FLIP)
     samples = build_train_samples(config)
-    return _loader(config, samples, settings, config.TRAIN.BATCH_SIZE, config.TRAIN.SHUFFLE)
+    train = config.TRAIN
+    sampler = BatchSampler(len(samples), train.BATCH_SIZE, train.SHUFFLE, train.SEED, *ranks())
+    return BatchLoader(_dataset(config, samples, settings), sampler, config.WORKERS)
 
 
 def build_valid_loader(config: EasyDict) -> BatchLoader:
     samples = build_valid_samples(config)
-    return _loader(config, samples, None, config.TEST.BATCH_SIZE, shuffle=False)
+    sampler = DealtBatches(len(samples), config.TEST.BATCH_SIZE, *ranks())
+    return BatchLoader(_dataset(config, samples, None), sampler, config.WORKERS)
 
 
-def _loader(
-    config: EasyDict, samples: list, augmentation: AugmentationSettings | None, batch_size: int, shuffle: bool
-) -> BatchLoader:
-    dataset = PoseDataset(
+def _dataset(config: EasyDict, samples: list[PoseSample], augmentation: AugmentationSettings | None) -> PoseDataset:
+    return PoseDataset(
         samples,
         build_skeleton(config),
         build_codec(config),
@@ -166,8 +170,6 @@ def _loader(
         augmentation,
         config.TRAIN.SEED,
     )
-    sampler = BatchSampler(len(samples), batch_size, shuffle, config.TRAIN.SEED, *ranks())
-    return BatchLoader(dataset, sampler, config.WORKERS)
 
 
 def _pckh_evaluator(config: EasyDict, samples: list[PoseSample]) -> PckhEvaluator:
@@ -218,6 +220,18 @@ def build_debug_pictures(config: EasyDict, folder: Path) -> DebugPictures:
         debug.SAVE_BATCH_IMAGES_PRED and debug.DEBUG,
         debug.SAVE_HEATMAPS_GT and debug.DEBUG,
         debug.SAVE_HEATMAPS_PRED and debug.DEBUG,
+    )
+
+
+def build_checkpoint_keeper(
+    config: EasyDict, folder: Path, model: PoseResNet, optimizer: Optimizer, progress: Progress
+) -> CheckpointKeeper:
+    from simplepose.checkpoint import CheckpointKeeper
+
+    seconds, iterations = parse_interval(config.TRAIN.CHECKPOINT_EVERY)
+    describe = partial(weights_metadata, config)
+    return CheckpointKeeper(
+        folder, model, optimizer, progress, describe, seconds, iterations, config.TRAIN.KEEP_CHECKPOINTS
     )
 
 

@@ -10,6 +10,7 @@ import copy
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ from simplepose.files import read_yaml
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.skeletons import SKELETONS, Skeleton, load_skeleton, skeleton_from
 
+SECONDS = {"s": 1, "min": 60, "h": 3600}
 BACKBONE_STRIDE = 32  # a ResNet's output is 1/32 of its input
 
 DEFAULTS: dict[str, Any] = {
@@ -73,7 +75,9 @@ DEFAULTS: dict[str, Any] = {
         "SEED": 0,
         "BEGIN_EPOCH": 0,
         "END_EPOCH": 140,
-        "RESUME": False,  # go on from the run folder's checkpoint, if there is one
+        "RESUME": False,  # go on from the run folder's newest checkpoint, if there is one
+        "CHECKPOINT_EVERY": "10min",  # also within an epoch: a time in s, min or h, or a number of iterations; 0: no
+        "KEEP_CHECKPOINTS": 2,  # the newest, and those before it
         "CHECKPOINT": "",
         "OPTIMIZER": "adam",
         "LR": 0.001,
@@ -146,6 +150,7 @@ POSITIVE = (
     "MODEL.EXTRA.NUM_DECONV_LAYERS",
     "TRAIN.BATCH_SIZE",
     "TRAIN.END_EPOCH",
+    "TRAIN.KEEP_CHECKPOINTS",
     "TRAIN.LR",
     "TEST.BATCH_SIZE",
     "TEST.OKS_THRE",
@@ -259,6 +264,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"the value of {text!r} is not valid YAML") from None
 
 
+def parse_interval(value: Any) -> tuple[float | None, int | None] | None:
+    """TRAIN.CHECKPOINT_EVERY as (seconds, iterations), one of them None, or both for never; None if it is neither."""
+    if _is_int(value):
+        return (None, value or None) if value >= 0 else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h)", value) if isinstance(value, str) else None
+    return (float(match[1]) * SECONDS[match[2]], None) if match else None
+
+
 def dump_config(config: dict[str, Any]) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
     return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None, allow_unicode=True)
@@ -363,6 +376,10 @@ def _typed(key: str, value: Any, where: str) -> Any:
         return value
     if key == "DATASET.SKELETON" and isinstance(value, dict):  # as in a weight file; checked once all is known
         return dict(value)
+    if key == "TRAIN.CHECKPOINT_EVERY":
+        if parse_interval(value) is None:
+            raise wrong('a time such as "10min", "30s" or "2h", or a number of iterations')
+        return value
     if key == "MODEL.STYLE" and value == "paddle":  # the earlier Paddle port's word for the same network
         return "pytorch"
     if isinstance(default, bool):
