@@ -39,6 +39,7 @@ def train(args, config, settings: str) -> None:
     from simplepose.engine import train_one_epoch
     from simplepose.evaluation import evaluate_and_report
     from simplepose.inference import paddle_network
+    from simplepose.watch import Watch
 
     run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg))
     runtime.set_up_logging()
@@ -92,6 +93,7 @@ def train(args, config, settings: str) -> None:
     keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress)
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
     pictures = build.build_debug_pictures(config, run_folder) if rank == 0 else None
+    watch = Watch(model, train_loader.dataset, run_folder)
     with runtime.StopRequest() as stop:
 
         def after_step() -> None:
@@ -102,7 +104,7 @@ def train(args, config, settings: str) -> None:
             while progress.epoch < config.TRAIN.END_EPOCH:
                 figures = train_one_epoch(
                     trained, train_loader, optimizer, progress, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
-                    config.LOSS.USE_TARGET_WEIGHT, writer, pictures, after_step,
+                    config.LOSS.USE_TARGET_WEIGHT, writer, pictures, watch, after_step,
                 )  # fmt: skip
                 valid_figures, metrics = evaluate_and_report(
                     config, paddle_network(model), valid_loader, evaluator, run_folder, writer, progress.epoch,

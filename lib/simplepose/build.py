@@ -152,7 +152,7 @@ def build_train_loader(config: EasyDict) -> BatchLoader:
     samples = build_train_samples(config)
     train = config.TRAIN
     sampler = BatchSampler(len(samples), train.BATCH_SIZE, train.SHUFFLE, train.SEED, *ranks())
-    return BatchLoader(_dataset(config, samples, settings), sampler, config.WORKERS)
+    return BatchLoader(_dataset(config, samples, settings, config.DATASET.MAX_BAD), sampler, config.WORKERS)
 
 
 def build_valid_loader(config: EasyDict) -> BatchLoader:
@@ -161,7 +161,9 @@ def build_valid_loader(config: EasyDict) -> BatchLoader:
     return BatchLoader(_dataset(config, samples, None), sampler, config.WORKERS)
 
 
-def _dataset(config: EasyDict, samples: list[PoseSample], augmentation: AugmentationSettings | None) -> PoseDataset:
+def _dataset(
+    config: EasyDict, samples: list[PoseSample], augmentation: AugmentationSettings | None, max_bad: int = 0
+) -> PoseDataset:
     return PoseDataset(
         samples,
         build_skeleton(config),
@@ -169,6 +171,7 @@ def _dataset(config: EasyDict, samples: list[PoseSample], augmentation: Augmenta
         INPUT_FORMATS[config.MODEL.INPUT_FORMAT],
         augmentation,
         config.TRAIN.SEED,
+        max_bad,
     )
 
 

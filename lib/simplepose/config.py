@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
         "FLIP": True,
         "SCALE_FACTOR": 0.25,
         "ROT_FACTOR": 30,  # degrees
+        "MAX_BAD": 0,  # unreadable training images that are named and left out; one more ends the training
     },
     "MODEL": {
         "NAME": "pose_resnet",
@@ -159,6 +160,7 @@ NOT_NEGATIVE = (
     "WORKERS",
     "DATASET.SCALE_FACTOR",
     "DATASET.ROT_FACTOR",
+    "DATASET.MAX_BAD",
     "TRAIN.SEED",
     "TRAIN.BEGIN_EPOCH",
     "TRAIN.WARMUP_ITERS",

@@ -25,6 +25,7 @@ from simplepose.preprocessing import InputFormat, denormalize
 from simplepose.runtime import Stopped, StopRequest, gather, progress_bar
 from simplepose.skeletons import Skeleton
 from simplepose.visualize import draw_crops, draw_heatmaps, write_image
+from simplepose.watch import Watch
 
 logger = logging.getLogger("simplepose")
 
@@ -96,6 +97,7 @@ def train_one_epoch(
     use_target_weight: bool = True,
     writer: Any = None,
     pictures: DebugPictures | None = None,
+    watch: Watch | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Train on every batch of the epoch that `progress` is at, or on what is left of them.
@@ -105,7 +107,9 @@ def train_one_epoch(
 
     Args:
         progress: kept up to date after every step of the optimiser.
-        after_step: called then; a checkpoint may be saved, or an exception end the epoch, and later go on from there.
+        watch: looks at every step before it is taken.
+        after_step: called when it is taken. It may save a checkpoint, or raise what ends the epoch here; another call
+            then does the rest.
 
     Returns:
         train_loss and train_accuracy, means over the epoch (the accuracy over the printed iterations), lr.
@@ -126,11 +130,13 @@ def train_one_epoch(
         loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
         loss.backward()
         lr = optimizer.get_lr()
+        losses.add(float(loss), len(images))
+        if watch is not None:
+            watch.look(batch, heatmaps, losses.value, lr, epoch, i)
         optimizer.step()
         optimizer.clear_grad()
         schedule.step()
 
-        losses.add(float(loss), len(images))
         printed = i % print_freq == 0 or i == len(loader) - 1
         if printed:
             predicted = heatmaps.detach().numpy()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +13,13 @@ import numpy as np
 
 from simplepose.data.augment import NO_AUGMENTATION, AugmentationSettings, sample_augmentation
 from simplepose.data.sample import PoseSample
+from simplepose.errors import UserError
 from simplepose.geometry import apply_affine, crop_affine, invert_affine
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.preprocessing import InputFormat, crop_image, normalize, read_image
 from simplepose.skeletons import Skeleton
+
+logger = logging.getLogger("simplepose")
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class PoseDataset:
         input_format: see preprocessing.INPUT_FORMATS.
         augmentation: None for validation.
         seed: with the epoch and the sample's row, fixes the augmentation of every crop.
+        max_bad: how many images may be unreadable. Each is named once, and the sample of the next row that can be read
+            takes its place; with one more, reading them ends in an error.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class PoseDataset:
         input_format: InputFormat,
         augmentation: AugmentationSettings | None = None,
         seed: int = 0,
+        max_bad: int = 0,
     ):
         self.samples = samples
         self.skeleton = skeleton
@@ -63,6 +71,9 @@ class PoseDataset:
         self.input_format = input_format
         self.augmentation = augmentation
         self.seed = seed
+        self.max_bad = max_bad
+        self.bad_images: set[str] = set()
+        self._lock = threading.Lock()  # batches are made by several threads
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -91,9 +102,31 @@ class PoseDataset:
             joints, visible = joints[permutation], visible[permutation]
         return crop, joints, visible, affine
 
+    def _load_readable(self, index: int, epoch: int) -> tuple[int, tuple]:
+        """The first row from `index` on whose image can be read, and its crop; see `max_bad`."""
+        for row in range(index, index + len(self)):
+            row %= len(self)
+            try:
+                return row, self.load_crop(row, epoch)
+            except UserError as error:
+                self._tolerate(self.samples[row].image, error)
+        raise UserError(f"none of the {len(self)} samples has an image that can be read")
+
+    def _tolerate(self, image: str, error: UserError) -> None:
+        with self._lock:
+            if image in self.bad_images:
+                return
+            if self.max_bad == 0:
+                raise error
+            if len(self.bad_images) == self.max_bad:
+                raise UserError(f"{error}; {self.max_bad} others before it, as many as DATASET.MAX_BAD allows")
+            self.bad_images.add(image)
+            logger.error("=> left out, %d of DATASET.MAX_BAD %d: %s", len(self.bad_images), self.max_bad, error)
+
     def load_batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
         """Crops, normalises and draws targets for the samples in these rows."""
-        crops, joints, visible, affines = zip(*(self.load_crop(index, epoch) for index in indices))
+        indices, loaded = zip(*(self._load_readable(index, epoch) for index in indices))
+        crops, joints, visible, affines = zip(*loaded)
         heatmaps, weights = self.codec.encode(np.stack(joints), np.stack(visible))
         return Batch(
             images=normalize(np.stack(crops), self.input_format),
