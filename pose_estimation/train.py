@@ -23,10 +23,11 @@ def main() -> int | None:
     parser.add_argument("--resume_model", metavar="PATH", help="go on from this checkpoint file or run folder")
     args, config = parse_config(parser)
 
-    from simplepose.runtime import start_paddle
+    from simplepose.runtime import first_failure_first, start_paddle
 
     settings = start_paddle()  # before anything else imports it
-    train(args, config, settings)
+    with first_failure_first():
+        train(args, config, settings)
 
 
 def train(args, config, settings: str) -> None:
@@ -61,6 +62,8 @@ def train(args, config, settings: str) -> None:
     )  # a missing gt_*.mat shows now, not after an epoch
 
     model = build.build_model(config)
+    if config.TRAIN.SYNC_BN:
+        model = build.synchronize_batch_norm(model)
     optimizer = build.build_optimizer(config, model, len(train_loader))
     progress = Progress(epoch=config.TRAIN.BEGIN_EPOCH)
     found = find_checkpoints(run_folder)
@@ -97,8 +100,12 @@ def train(args, config, settings: str) -> None:
     with runtime.StopRequest() as stop:
 
         def after_step() -> None:
-            stop.check()
-            keeper.save_if_due()
+            stops, saves = runtime.anybody(stop.requested, keeper.is_due())
+            if stops:
+                raise runtime.Stopped
+            if saves:
+                keeper.save()
+                runtime.wait_for_all()
 
         try:
             while progress.epoch < config.TRAIN.END_EPOCH:
@@ -106,11 +113,13 @@ def train(args, config, settings: str) -> None:
                     trained, train_loader, optimizer, progress, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
                     config.LOSS.USE_TARGET_WEIGHT, writer, pictures, watch, after_step,
                 )  # fmt: skip
+                runtime.share_statistics(model)
                 valid_figures, metrics = evaluate_and_report(
                     config, paddle_network(model), valid_loader, evaluator, run_folder, writer, progress.epoch,
                     pictures, stop,
                 )  # fmt: skip
                 keeper.finish_epoch({**figures, **valid_figures}, metrics, evaluator.primary)
+                runtime.wait_for_all()
         except runtime.Stopped:
             if not keeper.save():
                 raise UserError(

@@ -23,10 +23,11 @@ def main() -> int | None:
     parser.add_argument("--coco-bbox-file", metavar="FILE", help="COCO: the detections, TEST.COCO_BBOX_FILE")
     args, config, weights, notes = parse_config_and_weights(parser)
 
-    from simplepose.runtime import start_paddle
+    from simplepose.runtime import first_failure_first, start_paddle
 
     settings = start_paddle()  # before anything else imports it
-    validate(args, config, weights, notes, settings)
+    with first_failure_first():
+        validate(args, config, weights, notes, settings)
 
 
 def validate(args, config, weights, notes: list[str], settings: str) -> None:

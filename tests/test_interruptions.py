@@ -199,7 +199,8 @@ def test_checkpoints_rotate_and_scratch_files_of_a_killed_process_go(tmp_path):
     progress = Progress()
     keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict, every_iterations=2, keep=3)
     for progress.iteration in range(1, 11):
-        keeper.save_if_due()
+        if keeper.is_due():
+            keeper.save()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "checkpoint.1", "checkpoint.2"]
     kept = [load_checkpoint(tmp_path / name, model, optimizer).iteration for name in sorted(os.listdir(tmp_path))]
     assert kept == [10, 8, 6]
@@ -214,7 +215,8 @@ def test_a_checkpoint_is_due_by_time(tmp_path, monkeypatch):
     saves = []
     monkeypatch.setattr(keeper, "_written", lambda *arguments: saves.append(now))
     for now in (30.0, 59.9, 60.1, 100.0, 120.2):  # noqa: B007 - the clock reads it
-        keeper.save_if_due()
+        if keeper.is_due():
+            keeper.save()
     assert saves == [60.1, 120.2]
 
 

@@ -75,6 +75,15 @@ def build_model(config: EasyDict) -> PoseResNet:
     )
 
 
+def synchronize_batch_norm(model: PoseResNet) -> PoseResNet:
+    """The network with batch norm over all processes (TRAIN.SYNC_BN); the names in its state stay."""
+    import paddle
+
+    if not paddle.get_device().startswith("gpu"):
+        raise UserError("TRAIN.SYNC_BN needs GPUs: Paddle has no synchronised batch norm for CPUs; set it to false")
+    return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
 def load_model(config: EasyDict, weights: WeightFile) -> PoseResNet:
     """The network with these weights, every name and shape of them."""
     from simplepose.checkpoint import load_weights

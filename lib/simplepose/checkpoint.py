@@ -236,12 +236,12 @@ class CheckpointKeeper:
             for name in (CHECKPOINT, BEST_WEIGHTS, LAST_WEIGHTS, HISTORY):
                 remove_scratch(folder, name)
 
-    def save_if_due(self) -> None:
-        """To be called after each of the optimiser's steps."""
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint. To be called after each of the optimiser's steps."""
         self._steps += 1
-        due = self.every_iterations is not None and self._steps >= self.every_iterations
-        if due or (self.every_seconds is not None and time.monotonic() - self._saved_at >= self.every_seconds):
-            self.save()
+        if self.every_seconds is not None:
+            return time.monotonic() - self._saved_at >= self.every_seconds
+        return self.every_iterations is not None and self._steps >= self.every_iterations
 
     def save(self) -> bool:
         """Write a checkpoint now; whether it could be written."""

@@ -78,6 +78,7 @@ DEFAULTS: dict[str, Any] = {
         "END_EPOCH": 140,
         "RESUME": False,  # go on from the run folder's newest checkpoint, if there is one
         "CHECKPOINT_EVERY": "10min",  # also within an epoch: a time in s, min or h, or a number of iterations; 0: no
+        "SYNC_BN": False,  # batch norm over the batches of all GPUs; Paddle has no such thing for CPUs
         "KEEP_CHECKPOINTS": 2,  # the newest, and those before it
         "CHECKPOINT": "",
         "OPTIMIZER": "adam",

@@ -22,7 +22,7 @@ from simplepose.inference import InferenceSettings, Network, predict_heatmaps
 from simplepose.losses import joints_mse_loss
 from simplepose.metrics.accuracy import heatmap_accuracy
 from simplepose.preprocessing import InputFormat, denormalize
-from simplepose.runtime import Stopped, StopRequest, gather, progress_bar
+from simplepose.runtime import Stopped, StopRequest, gather, progress_bar, wait_for_all
 from simplepose.skeletons import Skeleton
 from simplepose.visualize import draw_crops, draw_heatmaps, write_image
 from simplepose.watch import Watch
@@ -219,6 +219,7 @@ def evaluate(
             )
             if pictures is not None:
                 pictures.save(f"val_{i}", batch, heatmaps)
+    wait_for_all()
     shares = gather((results, stop is not None and stop.requested))
     if any(stopped for _, stopped in shares):
         raise Stopped

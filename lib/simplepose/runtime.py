@@ -13,12 +13,13 @@ import logging.handlers
 import os
 import platform
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def start_paddle() -> str:
     """
     if "paddle" in sys.modules:
         return "CPU settings: as they were, Paddle was already loaded"
-    wanted = {"OMP_NUM_THREADS": str(available_cores())}
+    on_this_machine = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # processes of paddle.distributed.launch
+    wanted = {"OMP_NUM_THREADS": str(max(1, available_cores() // on_this_machine))}
     if _is_amd_with_avx2():
         wanted["MKL_DEBUG_CPU_TYPE"] = "5"
     # A thread spins for a millisecond before it sleeps: long enough for the next of many small products, short
@@ -298,6 +300,59 @@ def broadcast(item: Any) -> Any:
     return items[0]
 
 
+def share_statistics(model: Any) -> None:
+    """Give every process the first one's batch-norm statistics: each has seen other batches since the start."""
+    if ranks()[1] == 1:
+        return
+    import paddle.distributed
+
+    for tensor in model.state_dict().values():
+        if tensor.stop_gradient:
+            paddle.distributed.broadcast(tensor, src=0)
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here as often as this one, however long that takes.
+
+    Collectives of gloo give up after 30 seconds, and the first process alone saves and scores. To be called wherever
+    processes may drift apart by more, and not in every step: it takes a fifth of a second.
+    """
+    rank, num_ranks = ranks()
+    if num_ranks == 1:
+        return
+    from paddle.base import core
+
+    store = core.create_or_get_global_tcp_store()  # through which the processes found each other
+    count = store.add(f"arrived/{rank}", 1)
+    pause = 0.001
+    for other in range(num_ranks):
+        while store.add(f"arrived/{other}", 0) < count:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+
+
+@contextlib.contextmanager
+def first_failure_first() -> Iterator[None]:
+    """Let the process that failed first end first: the launcher shows what that one said, not its victims."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks()[1] > 1 and re.search("gloo|nccl|tcp", str(error), re.IGNORECASE):
+            time.sleep(10)  # a launcher looks every three seconds
+        raise
+
+
+def anybody(*flags: bool) -> list[bool]:
+    """For each flag, whether any process has it set. All must call it after the same step."""
+    if ranks()[1] == 1:
+        return list(flags)
+    import paddle.distributed
+
+    votes = paddle.to_tensor([int(flag) for flag in flags])
+    paddle.distributed.all_reduce(votes, paddle.distributed.ReduceOp.MAX)
+    return votes.numpy().astype(bool).tolist()
+
+
 class Stopped(Exception):
     """The user wants the training to end; every process raises this after the same step."""
 
@@ -315,23 +370,16 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        if hasattr(
+            signal, "siginterrupt"
+        ):  # or a process that waits for others would end with "interrupted system call"
+            for number in self.SIGNALS:
+                signal.siginterrupt(number, False)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise `Stopped` on every process if one of them was asked to end. All must call it after the same step."""
-        requested = self.requested
-        if ranks()[1] > 1:
-            import paddle
-
-            votes = paddle.to_tensor([int(requested)])
-            paddle.distributed.all_reduce(votes, paddle.distributed.ReduceOp.MAX)
-            requested = bool(votes.item())
-        if requested:
-            raise Stopped
 
     def _handle(self, number: int, frame: object) -> None:
         if not self.requested:
