@@ -65,11 +65,12 @@ def train(args, config, settings: str) -> None:
     if config.TRAIN.SYNC_BN:
         model = build.synchronize_batch_norm(model)
     optimizer = build.build_optimizer(config, model, len(train_loader))
+    average = build.build_average(config)
     progress = Progress(epoch=config.TRAIN.BEGIN_EPOCH)
     found = find_checkpoints(run_folder)
     resume = runtime.broadcast(args.resume_model or (config.TRAIN.RESUME and found and run_folder))
     if resume:
-        progress = load_checkpoint(resume, model, optimizer)
+        progress = load_checkpoint(resume, model, optimizer, average)
         logger.info("=> going on from %s at %s", resume, progress)
         if progress.epoch >= config.TRAIN.END_EPOCH and (run_folder / LAST_WEIGHTS).exists():
             raise UserError(
@@ -79,8 +80,11 @@ def train(args, config, settings: str) -> None:
     elif config.MODEL.PRETRAINED:
         pretrained = build.find_pretrained(config)
         logger.info("=> backbone: %d arrays from %s", load_backbone(model, pretrained), pretrained)
-    progress.fit_order(train_loader.sampler.order, optimizer)
-    trained = paddle.DataParallel(model) if num_ranks > 1 else model
+    progress.fit_order({**train_loader.sampler.order, "accumulated": config.TRAIN.ACCUMULATE}, optimizer)
+    trained = model
+    if num_ranks > 1:
+        trained = paddle.DataParallel(model, find_unused_parameters=config.TRAIN.FREEZE_BACKBONE_EPOCHS > 0)
+    validated = model if average is None else average.network
 
     # Nothing has been written so far: a mistake above leaves an earlier training as it was.
     if not resume or run_folder.resolve() not in (Path(resume).resolve(), Path(resume).resolve().parent):
@@ -93,7 +97,7 @@ def train(args, config, settings: str) -> None:
     runtime.log_to(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
     if rank == 0:
         (run_folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress)
+    keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress, average)
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
     pictures = build.build_debug_pictures(config, run_folder) if rank == 0 else None
     watch = Watch(model, train_loader.dataset, run_folder)
@@ -109,13 +113,15 @@ def train(args, config, settings: str) -> None:
 
         try:
             while progress.epoch < config.TRAIN.END_EPOCH:
+                frozen = model.freeze_backbone(progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS)
                 figures = train_one_epoch(
                     trained, train_loader, optimizer, progress, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
-                    config.LOSS.USE_TARGET_WEIGHT, writer, pictures, watch, after_step,
+                    config.LOSS.USE_TARGET_WEIGHT, config.TRAIN.ACCUMULATE, average, frozen, writer, pictures, watch,
+                    after_step,
                 )  # fmt: skip
-                runtime.share_statistics(model)
+                runtime.share_statistics(validated)
                 valid_figures, metrics = evaluate_and_report(
-                    config, paddle_network(model), valid_loader, evaluator, run_folder, writer, progress.epoch,
+                    config, paddle_network(validated), valid_loader, evaluator, run_folder, writer, progress.epoch,
                     pictures, stop,
                 )  # fmt: skip
                 keeper.finish_epoch({**figures, **valid_figures}, metrics, evaluator.primary)

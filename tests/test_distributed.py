@@ -106,6 +106,30 @@ for name, parameter in model.named_parameters():
     if not parameter.stop_gradient:
         results["gradient " + name] = parameter.grad.numpy()
 
+# The same in two halves, of which the first keeps its gradient to itself; with the backbone frozen and not.
+def backward(rows):
+    images, target, weights = (paddle.to_tensor(a[rows]) for a in (batch.images, batch.heatmaps, batch.weights))
+    (joints_mse_loss(trained(images), target, weights) / 2).backward()
+middle = len(batch.images) // 2
+whole, model = model, build.build_model(config)  # two wrappers around one network would both count its gradients
+model.set_state_dict(whole.state_dict())
+trained = paddle.DataParallel(model, find_unused_parameters=True) if num_ranks > 1 else model
+trained.eval()
+for frozen in (False, True):
+    model.freeze_backbone(frozen)
+    for parameter in model.parameters():
+        parameter.clear_gradient(False)
+    if num_ranks > 1:
+        with trained.no_sync():
+            backward(slice(0, middle))
+    else:
+        backward(slice(0, middle))
+    backward(slice(middle, None))
+    for name, parameter in model.named_parameters():
+        if not parameter.stop_gradient:
+            results[f"halves {{frozen}} " + name] = parameter.grad.numpy()
+model.freeze_backbone(False)
+
 # Statistics that differ between processes, as after some steps of training, are those of the first one.
 model.backbone.bn1._mean.set_value(model.backbone.bn1._mean + rank)
 runtime.share_statistics(model)
@@ -148,8 +172,8 @@ def results(workplace) -> tuple[dict, dict, dict]:
 
 def test_two_processes_have_the_gradient_of_one_with_twice_the_batch(results):
     alone, first, second = results
-    names = [name for name in alone if name.startswith("gradient")]
-    assert len(names) > 60
+    names = [name for name in alone if name.startswith(("gradient", "halves"))]
+    assert len(names) > 130
     for name in names:
         np.testing.assert_array_equal(first[name], second[name])
         scale = np.abs(alone[name]).max()

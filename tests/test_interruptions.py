@@ -27,7 +27,7 @@ from simplepose.engine import train_one_epoch
 from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.models.pose_resnet import PoseResNet
-from simplepose.optim import build_optimizer, lr_schedule
+from simplepose.optim import WeightAverage, build_optimizer, lr_schedule
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.runtime import Stopped
 from simplepose.skeletons import MPII
@@ -82,44 +82,92 @@ def listening(caplog):
     logger.setLevel(level)
 
 
-@pytest.mark.parametrize("kind", ["adam", "sgd"])
-def test_interrupted_anywhere_it_ends_with_the_same_weights_and_log(tmp_path, bundled, listening, kind):
-    loader, model, optimizer = start(bundled, 0, kind)
-    progress = Progress()
-    figures = []
-    while progress.epoch < EPOCHS:
-        figures.append(train_one_epoch(model, loader, optimizer, progress, EPOCHS, 1))
-        progress = Progress(progress.epoch + 1)
-    straight = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    log = logged(listening)
-    assert len(log) == 8
+@pytest.mark.parametrize(
+    ("kind", "accumulate", "decay", "frozen_epochs"), [("adam", 1, None, 0), ("sgd", 1, None, 0), ("adam", 3, 0.9, 1)]
+)
+def test_interrupted_anywhere_it_ends_with_the_same_weights_and_log(
+    tmp_path, bundled, listening, kind, accumulate, decay, frozen_epochs
+):
+    """Without and with everything that has a state of its own."""
 
-    rng = np.random.default_rng(1)
-    stops = sorted(rng.choice(np.arange(1, 9), 3, replace=False).tolist())
-    steps, repeated = 0, []
-
-    def after_step() -> None:
-        nonlocal steps
-        steps += 1
-        if steps in stops:
-            raise Stopped
-
-    progress = Progress()
-    for workers in (3, 0, 1, 2):  # four processes of a training, each with other weights and names before it loads
+    def train(workers: int, progress: Progress, after_step=None) -> dict:
+        """One life: from the checkpoint if there is one, to the end or to what `after_step` raises."""
         loader, model, optimizer = start(bundled, workers, kind)
+        average = WeightAverage(PoseResNet(18, 16, deconv_filters=(8, 8, 8)), decay) if decay else None
         if (tmp_path / "checkpoint").exists():
-            progress = load_checkpoint(tmp_path, model, optimizer)
+            progress = load_checkpoint(tmp_path, model, optimizer, average)
         try:
             while progress.epoch < EPOCHS:
-                repeated.append(train_one_epoch(model, loader, optimizer, progress, EPOCHS, 1, after_step=after_step))
+                frozen = model.freeze_backbone(progress.epoch < frozen_epochs)
+                figures.append(
+                    train_one_epoch(
+                        model, loader, optimizer, progress, EPOCHS, 1, accumulate=accumulate, average=average,
+                        frozen=frozen, after_step=after_step,
+                    )
+                )  # fmt: skip
                 progress = Progress(progress.epoch + 1)
         except Stopped:
-            save_checkpoint(tmp_path / "checkpoint", model, optimizer, progress)
-    assert progress.epoch == EPOCHS
+            save_checkpoint(tmp_path / "checkpoint", model, optimizer, progress, average=average)
+            return {}
+        networks = [model] if average is None else [model, average.network]
+        return {(i, name): t.numpy() for i, network in enumerate(networks) for name, t in network.state_dict().items()}
+
+    figures: list[dict] = []
+    straight, straight_figures = train(0, Progress()), figures.copy()
+    log = logged(listening)
+    assert len(log) == 4 * EPOCHS
+
+    figures.clear()
+    taken, steps = 0, EPOCHS * -(-4 // accumulate)
+    stops = np.random.default_rng(1).choice(np.arange(1, steps + 1), 3, replace=False)
+
+    def after_step() -> None:
+        nonlocal taken
+        taken += 1
+        if taken in stops:
+            raise Stopped
+
+    for workers in (3, 0, 1):  # each with other weights and other names, before it loads
+        assert train(workers, Progress(), after_step) == {}
+    end = train(2, Progress(), after_step)
     assert logged(listening) == log
-    assert repeated == figures
-    for name, tensor in model.state_dict().items():
-        np.testing.assert_array_equal(tensor.numpy(), straight[name], err_msg=name)
+    assert figures == straight_figures
+    for name, array in straight.items():
+        np.testing.assert_array_equal(end[name], array, err_msg=str(name))
+
+
+def test_accumulated_gradients_are_those_of_a_larger_batch(bundled):
+    def weights_after(batch_size: int, accumulate: int) -> dict[str, np.ndarray]:
+        loader, model, _ = start(bundled, 0)
+        optimizer = build_optimizer("sgd", model.parameters(), 0.01, lambda iteration: 1.0)
+        loader.sampler = BatchSampler(8, batch_size, shuffle=True)
+        model.final_layer.weight.set_value(model.final_layer.weight * 300)  # or the gradients are lost in rounding
+        train_one_epoch(model, loader, optimizer, Progress(), 1, 9, accumulate=accumulate, frozen=model)
+        return {name: weight.numpy() for name, weight in model.named_parameters()}
+
+    large, small, other = weights_after(8, 1), weights_after(2, 4), weights_after(2, 2)
+    _, start_model, _ = start(bundled, 0)
+    for name, weight in start_model.named_parameters():
+        moved = np.abs(large[name] - weight.numpy()).max()
+        np.testing.assert_allclose(small[name], large[name], atol=1e-4 * moved, rtol=1e-6, err_msg=name)
+    assert np.abs(other["deconv_layers.0.weight"] - large["deconv_layers.0.weight"]).max() > 0
+
+
+def test_a_frozen_backbone_stays_and_then_learns(bundled):
+    loader, model, optimizer = start(bundled, 0)
+
+    def changed() -> set[str]:
+        """Train an epoch; the first part of the names of everything that it changed."""
+        before = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        train_one_epoch(model, loader, optimizer, Progress(), EPOCHS, 9, frozen=frozen)
+        after = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        return {name.partition(".")[0] for name in before if (before[name] != after[name]).any()}
+
+    frozen = model.freeze_backbone(True)
+    assert changed() == {"deconv_layers", "final_layer"}
+    frozen = model.freeze_backbone(False)
+    assert changed() == {"backbone", "deconv_layers", "final_layer"}
+    assert model.backbone.bn1._mean.stop_gradient  # a statistic is no weight, frozen or not
 
 
 def test_an_epoch_whose_batches_are_others_starts_anew(bundled, listening):
@@ -197,7 +245,7 @@ def test_checkpoints_rotate_and_scratch_files_of_a_killed_process_go(tmp_path):
     optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
     (tmp_path / "checkpoint.0a1b2c3d.part").write_bytes(b"half")
     progress = Progress()
-    keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict, every_iterations=2, keep=3)
+    keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict, every_steps=2, keep=3)
     for progress.iteration in range(1, 11):
         if keeper.is_due():
             keeper.save()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from simplepose.checkpoint import CheckpointKeeper, Progress
     from simplepose.engine import DebugPictures, Evaluator
     from simplepose.models.pose_resnet import PoseResNet
+    from simplepose.optim import WeightAverage
 
 logger = logging.getLogger("simplepose")
 
@@ -215,8 +216,16 @@ def build_optimizer(config: EasyDict, model: PoseResNet, iters_per_epoch: int) -
         train.LR_TYPE, iters_per_epoch, train.END_EPOCH, train.LR_STEP, train.LR_FACTOR, train.WARMUP_ITERS
     )
     return optim.build_optimizer(
-        train.OPTIMIZER, model.parameters(), train.LR, schedule, train.WD, train.MOMENTUM, train.NESTEROV
-    )
+        train.OPTIMIZER, model.parameters(), train.LR, schedule, train.WD, train.MOMENTUM, train.NESTEROV,
+        train.CLIP_GRAD_NORM,
+    )  # fmt: skip
+
+
+def build_average(config: EasyDict) -> WeightAverage | None:
+    """What is to follow the trained weights, if TRAIN.EMA asks for it."""
+    from simplepose.optim import WeightAverage
+
+    return WeightAverage(build_model(config), config.TRAIN.EMA) if config.TRAIN.EMA else None
 
 
 def build_debug_pictures(config: EasyDict, folder: Path) -> DebugPictures:
@@ -236,14 +245,19 @@ def build_debug_pictures(config: EasyDict, folder: Path) -> DebugPictures:
 
 
 def build_checkpoint_keeper(
-    config: EasyDict, folder: Path, model: PoseResNet, optimizer: Optimizer, progress: Progress
+    config: EasyDict,
+    folder: Path,
+    model: PoseResNet,
+    optimizer: Optimizer,
+    progress: Progress,
+    average: WeightAverage | None,
 ) -> CheckpointKeeper:
     from simplepose.checkpoint import CheckpointKeeper
 
-    seconds, iterations = parse_interval(config.TRAIN.CHECKPOINT_EVERY)
+    seconds, steps = parse_interval(config.TRAIN.CHECKPOINT_EVERY)
     describe = partial(weights_metadata, config)
     return CheckpointKeeper(
-        folder, model, optimizer, progress, describe, seconds, iterations, config.TRAIN.KEEP_CHECKPOINTS
+        folder, model, optimizer, progress, describe, seconds, steps, config.TRAIN.KEEP_CHECKPOINTS, average
     )
 
 

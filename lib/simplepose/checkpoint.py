@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
-from paddle import nn
+import paddle
+from paddle import Tensor, nn
 from paddle.optimizer import Optimizer
 
 from simplepose.errors import UserError
 from simplepose.files import remove_scratch, written_whole
+from simplepose.optim import WeightAverage
 from simplepose.runtime import broadcast, ranks, write_json
 from simplepose.weights import (
     METADATA_KEY,
@@ -129,7 +131,11 @@ def load_backbone(model: nn.Layer, path: str | os.PathLike) -> int:
 
 def save_weights(model: nn.Layer, path: str | os.PathLike, metadata: dict[str, Any]) -> None:
     """Write the network's weights, beside their old version until they are whole."""
-    write_weights(path, {name: tensor.numpy() for name, tensor in model.state_dict().items()}, metadata)
+    write_weights(path, _arrays(model), metadata)
+
+
+def _arrays(model: nn.Layer) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
 def save_checkpoint(
@@ -139,17 +145,20 @@ def save_checkpoint(
     progress: Progress,
     metadata: dict[str, Any] | None = None,
     keep: int = 1,
+    average: WeightAverage | None = None,
 ) -> None:
     """Write everything that a training needs to go on; with metadata it is a weight file that describes itself too.
 
     The file takes its name when it is whole and on the disk; the `keep` - 1 before it stay as <path>.1, <path>.2, ...
     """
     content = {
-        "model": {name: tensor.numpy() for name, tensor in model.state_dict().items()},
+        "model": _arrays(model),
         "optimizer": _optimizer_state(model, optimizer),
         "progress": dict(vars(progress)),
         METADATA_KEY: json.dumps(metadata or {}),
     }
+    if average is not None:
+        content["average"] = {"model": _arrays(average.network), "steps": average.steps}
     with written_whole(path, keep) as scratch:
         write_checked(scratch, content)
 
@@ -161,7 +170,9 @@ def find_checkpoints(run_folder: Path) -> list[Path]:
     return newest + sorted(older, key=lambda path: int(path.suffix[1:]))
 
 
-def load_checkpoint(path: str | os.PathLike, model: nn.Layer, optimizer: Optimizer) -> Progress:
+def load_checkpoint(
+    path: str | os.PathLike, model: nn.Layer, optimizer: Optimizer, average: WeightAverage | None = None
+) -> Progress:
     """Load what `save_checkpoint` wrote, on every process what the first one reads.
 
     Args:
@@ -173,6 +184,12 @@ def load_checkpoint(path: str | os.PathLike, model: nn.Layer, optimizer: Optimiz
     path, content = broadcast(_read_checkpoint(Path(path)) if ranks()[0] == 0 else None)
     _set_strictly(model, content["model"], path)
     _set_optimizer_state(model, optimizer, content["optimizer"])
+    if average is not None:
+        if "average" not in content:
+            logger.warning("=> %s was made without TRAIN.EMA: the average starts from its weights", path)
+        saved = content.get("average", {"model": content["model"], "steps": 0})
+        _set_strictly(average.network, saved["model"], path)
+        average.steps = saved["steps"]
     return Progress(**content["progress"])
 
 
@@ -205,8 +222,9 @@ class CheckpointKeeper:
 
     Args:
         folder: the run folder.
+        average: its weights are the ones to keep, if there is one.
         describe: makes the metadata of a weight file from some figures; see `build.weights_metadata`.
-        every_seconds, every_iterations: how often a checkpoint is due within an epoch; None for never.
+        every_seconds, every_steps: how often a checkpoint is due within an epoch; None for never.
         keep: how many remain.
     """
 
@@ -218,8 +236,9 @@ class CheckpointKeeper:
         progress: Progress,
         describe: Callable[..., dict[str, Any]],
         every_seconds: float | None = None,
-        every_iterations: int | None = None,
+        every_steps: int | None = None,
         keep: int = 2,
+        average: WeightAverage | None = None,
     ):
         self.folder = folder
         self.model = model
@@ -227,8 +246,10 @@ class CheckpointKeeper:
         self.progress = progress
         self.describe = describe
         self.every_seconds = every_seconds
-        self.every_iterations = every_iterations
+        self.every_steps = every_steps
         self.keep = keep
+        self.average = average
+        self._best = model if average is None else average.network
         self._is_writer = ranks()[0] == 0
         self._steps = 0
         self._saved_at = time.monotonic()
@@ -241,14 +262,21 @@ class CheckpointKeeper:
         self._steps += 1
         if self.every_seconds is not None:
             return time.monotonic() - self._saved_at >= self.every_seconds
-        return self.every_iterations is not None and self._steps >= self.every_iterations
+        return self.every_steps is not None and self._steps >= self.every_steps
 
     def save(self) -> bool:
         """Write a checkpoint now; whether it could be written."""
         progress = self.progress
         metadata = self.describe(epoch=progress.epoch, iteration=progress.iteration)
         saved = self._written(
-            save_checkpoint, self.folder / CHECKPOINT, self.model, self.optimizer, progress, metadata, self.keep
+            save_checkpoint,
+            self.folder / CHECKPOINT,
+            self.model,
+            self.optimizer,
+            progress,
+            metadata,
+            self.keep,
+            self.average,
         )
         self._steps, self._saved_at = 0, time.monotonic()
         return saved
@@ -262,7 +290,7 @@ class CheckpointKeeper:
         score = metrics.get(primary, float(epoch))  # a set without labels: the newest is the best
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch
-            self._written(save_weights, self.model, self.folder / BEST_WEIGHTS, self._describe_epoch())
+            self._written(save_weights, self._best, self.folder / BEST_WEIGHTS, self._describe_epoch())
         self.save()
         self._written(write_json, self.folder / HISTORY, progress.history)
 
@@ -270,7 +298,7 @@ class CheckpointKeeper:
         """Write the weights after the last epoch. Raises UserError if that fails: they are in the checkpoint."""
         if self._is_writer:
             path = self.folder / LAST_WEIGHTS
-            save_weights(self.model, path, self._describe_epoch())
+            save_weights(self._best, path, self._describe_epoch())
             logger.info("=> saving final model state to %s", path.as_posix())
 
     def _describe_epoch(self) -> dict[str, Any]:
@@ -325,8 +353,6 @@ def _optimizer_state(model: nn.Layer, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _set_optimizer_state(model: nn.Layer, optimizer: Optimizer, state: dict[str, Any]) -> None:
-    import paddle
-
     own_names = {name: parameter.name for name, parameter in model.named_parameters()}
     restored = {}
     for key, value in state.items():
@@ -334,4 +360,18 @@ def _set_optimizer_state(model: nn.Layer, optimizer: Optimizer, state: dict[str,
         if separator:
             key, value = own_names[structured] + suffix, paddle.to_tensor(value)
         restored[key] = value
+    # A backbone that was frozen has no state yet, and Paddle would refuse to begin one beside what is restored.
+    suffixes = {key.partition(_SEPARATOR)[2] for key in state if _SEPARATOR in key}
+    for parameter in model.parameters():
+        for suffix in suffixes if not parameter.stop_gradient else ():
+            if parameter.name + suffix not in restored:
+                restored[parameter.name + suffix] = _initial_state(optimizer, parameter, suffix)
     optimizer.set_state_dict(restored)
+
+
+def _initial_state(optimizer: Optimizer, parameter: Tensor, suffix: str) -> Tensor:
+    """What an optimiser holds of a parameter before its first step."""
+    for beta in ("beta1", "beta2"):
+        if beta in suffix:  # "_beta1_pow_acc_0"
+            return paddle.full([1], getattr(optimizer, f"_{beta}"))
+    return paddle.zeros_like(parameter)  # moments and velocities

@@ -77,7 +77,7 @@ DEFAULTS: dict[str, Any] = {
         "BEGIN_EPOCH": 0,
         "END_EPOCH": 140,
         "RESUME": False,  # go on from the run folder's newest checkpoint, if there is one
-        "CHECKPOINT_EVERY": "10min",  # also within an epoch: a time in s, min or h, or a number of iterations; 0: no
+        "CHECKPOINT_EVERY": "10min",  # also within an epoch: a time in s, min or h, or a number of steps; 0: no
         "SYNC_BN": False,  # batch norm over the batches of all GPUs; Paddle has no such thing for CPUs
         "KEEP_CHECKPOINTS": 2,  # the newest, and those before it
         "CHECKPOINT": "",
@@ -87,6 +87,10 @@ DEFAULTS: dict[str, Any] = {
         "LR_FACTOR": 0.1,
         "LR_STEP": [90, 110],  # epochs
         "WARMUP_ITERS": 0,
+        "ACCUMULATE": 1,  # iterations whose gradients are averaged to one step of the optimiser
+        "CLIP_GRAD_NORM": 0.0,  # longer gradients, of all weights together, are shortened to this; 0: none are
+        "FREEZE_BACKBONE_EPOCHS": 0,  # in the first so many epochs the head alone learns
+        "EMA": 0.0,  # decay of the averaged weights that are validated and kept beside the trained, as 0.999; 0: none
         "WD": 0.0001,
         "MOMENTUM": 0.9,
         "NESTEROV": False,
@@ -150,6 +154,7 @@ POSITIVE = (
     "MODEL.NUM_JOINTS",
     "MODEL.EXTRA.SIGMA",
     "MODEL.EXTRA.NUM_DECONV_LAYERS",
+    "TRAIN.ACCUMULATE",
     "TRAIN.BATCH_SIZE",
     "TRAIN.END_EPOCH",
     "TRAIN.KEEP_CHECKPOINTS",
@@ -164,6 +169,9 @@ NOT_NEGATIVE = (
     "DATASET.MAX_BAD",
     "TRAIN.SEED",
     "TRAIN.BEGIN_EPOCH",
+    "TRAIN.CLIP_GRAD_NORM",
+    "TRAIN.EMA",
+    "TRAIN.FREEZE_BACKBONE_EPOCHS",
     "TRAIN.WARMUP_ITERS",
     "TRAIN.WD",
 )
@@ -268,7 +276,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def parse_interval(value: Any) -> tuple[float | None, int | None] | None:
-    """TRAIN.CHECKPOINT_EVERY as (seconds, iterations), one of them None, or both for never; None if it is neither."""
+    """TRAIN.CHECKPOINT_EVERY as (seconds, steps), one of them None, or both for never; None if it is neither."""
     if _is_int(value):
         return (None, value or None) if value >= 0 else None
     match = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h)", value) if isinstance(value, str) else None
@@ -381,7 +389,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
         return dict(value)
     if key == "TRAIN.CHECKPOINT_EVERY":
         if parse_interval(value) is None:
-            raise wrong('a time such as "10min", "30s" or "2h", or a number of iterations')
+            raise wrong('a time such as "10min", "30s" or "2h", or a number of steps')
         return value
     if key == "MODEL.STYLE" and value == "paddle":  # the earlier Paddle port's word for the same network
         return "pytorch"
@@ -466,6 +474,9 @@ def _check(config: dict, where: str) -> None:
     for key in NOT_NEGATIVE:
         if get_key(config, key) < 0:
             raise UserError(f"{key} must not be negative ({where}), found {get_key(config, key)!r}")
+    if config["TRAIN"]["EMA"] >= 1:
+        found = config["TRAIN"]["EMA"]
+        raise UserError(f"TRAIN.EMA must be below 1 ({where}), found {found!r}: the average would never move")
     if config["DATASET"]["SCALE_FACTOR"] >= 1:
         found = config["DATASET"]["SCALE_FACTOR"]
         raise UserError(f"DATASET.SCALE_FACTOR must be below 1 ({where}), found {found!r}: a crop of no size")

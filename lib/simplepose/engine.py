@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from simplepose.heatmaps import HeatmapCodec, argmax_cells
 from simplepose.inference import InferenceSettings, Network, predict_heatmaps
 from simplepose.losses import joints_mse_loss
 from simplepose.metrics.accuracy import heatmap_accuracy
+from simplepose.optim import WeightAverage
 from simplepose.preprocessing import InputFormat, denormalize
 from simplepose.runtime import Stopped, StopRequest, gather, progress_bar, wait_for_all
 from simplepose.skeletons import Skeleton
@@ -95,6 +97,9 @@ def train_one_epoch(
     end_epoch: int,
     print_freq: int,
     use_target_weight: bool = True,
+    accumulate: int = 1,
+    average: WeightAverage | None = None,
+    frozen: nn.Layer | None = None,
     writer: Any = None,
     pictures: DebugPictures | None = None,
     watch: Watch | None = None,
@@ -107,6 +112,9 @@ def train_one_epoch(
 
     Args:
         progress: kept up to date after every step of the optimiser.
+        accumulate: iterations whose gradients are averaged to one such step; at the end of an epoch maybe fewer.
+        average: follows the weights after each step.
+        frozen: part of the model that is run in eval mode; see `PoseResNet.freeze_backbone`.
         watch: looks at every step before it is taken.
         after_step: called when it is taken. It may save a checkpoint, or raise what ends the epoch here; another call
             then does the rest.
@@ -115,6 +123,8 @@ def train_one_epoch(
         train_loss and train_accuracy, means over the epoch (the accuracy over the printed iterations), lr.
     """
     model.train()
+    if frozen is not None:
+        frozen.eval()
     epoch, first = progress.epoch, progress.iteration
     batch_time, data_time = Average(), Average()
     losses, accuracy = (Average(*progress.averages.get(name, ())) for name in ("loss", "accuracy"))
@@ -126,15 +136,21 @@ def train_one_epoch(
         images = paddle.to_tensor(batch.images)
         target, weights = paddle.to_tensor(batch.heatmaps), paddle.to_tensor(batch.weights)
 
-        heatmaps = model(images)  # (N, K, h, w)
-        loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
-        loss.backward()
+        steps = (i + 1) % accumulate == 0 or i == len(loader) - 1
+        in_step = min(accumulate, len(loader) - i // accumulate * accumulate)  # iterations
+        with model.no_sync() if isinstance(model, paddle.DataParallel) and not steps else nullcontext():
+            heatmaps = model(images)  # (N, K, h, w)
+            loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
+            (loss / in_step).backward()
         lr = optimizer.get_lr()
         losses.add(float(loss), len(images))
         if watch is not None:
             watch.look(batch, heatmaps, losses.value, lr, epoch, i)
-        optimizer.step()
-        optimizer.clear_grad()
+        if steps:
+            optimizer.step()
+            optimizer.clear_grad()
+            if average is not None:
+                average.update(model)
         schedule.step()
 
         printed = i % print_freq == 0 or i == len(loader) - 1
@@ -161,10 +177,11 @@ def train_one_epoch(
                 writer.add_scalar("train/lr", lr, iteration)
             if pictures is not None:
                 pictures.save(f"train_{i}", batch, predicted)
-        progress.iteration = i + 1
-        progress.averages = {"loss": [losses.total, losses.count], "accuracy": [accuracy.total, accuracy.count]}
-        if after_step is not None:
-            after_step()
+        if steps:
+            progress.iteration = i + 1
+            progress.averages = {"loss": [losses.total, losses.count], "accuracy": [accuracy.total, accuracy.count]}
+            if after_step is not None:
+                after_step()
         start = time.perf_counter()
     lr = schedule.base_lr * schedule.lr_lambda(schedule.last_epoch - 1)  # of the last step, whoever made it
     return {"train_loss": losses.mean, "train_accuracy": accuracy.mean, "lr": lr}
