@@ -21,6 +21,7 @@ def main() -> int | None:
     add_loop_flags(parser)
     parser.add_argument("--batch_size", type=int, metavar="N", help="per device, TRAIN.BATCH_SIZE")
     parser.add_argument("--resume_model", metavar="PATH", help="go on from this checkpoint file or run folder")
+    parser.add_argument("--dry-run", action="store_true", help="try every part, estimate time, memory and disk; no run")
     args, config = parse_config(parser)
 
     from simplepose.runtime import first_failure_first, start_paddle
@@ -37,6 +38,7 @@ def train(args, config, settings: str) -> None:
     from simplepose import build, runtime
     from simplepose.checkpoint import LAST_WEIGHTS, Progress, find_checkpoints, load_backbone, load_checkpoint
     from simplepose.config import dump_config, inert_warnings
+    from simplepose.dry_run import dry_run
     from simplepose.engine import train_one_epoch
     from simplepose.evaluation import evaluate_and_report
     from simplepose.inference import paddle_network
@@ -85,6 +87,10 @@ def train(args, config, settings: str) -> None:
     if num_ranks > 1:
         trained = paddle.DataParallel(model, find_unused_parameters=config.TRAIN.FREEZE_BACKBONE_EPOCHS > 0)
     validated = model if average is None else average.network
+    keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress, average)
+    if args.dry_run:
+        dry_run(config, keeper, trained, train_loader, valid_loader, evaluator)
+        return
 
     # Nothing has been written so far: a mistake above leaves an earlier training as it was.
     if not resume or run_folder.resolve() not in (Path(resume).resolve(), Path(resume).resolve().parent):
@@ -97,7 +103,7 @@ def train(args, config, settings: str) -> None:
     runtime.log_to(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
     if rank == 0:
         (run_folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress, average)
+    keeper.clean_up()
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
     pictures = build.build_debug_pictures(config, run_folder) if rank == 0 else None
     watch = Watch(model, train_loader.dataset, run_folder)

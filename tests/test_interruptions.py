@@ -246,6 +246,7 @@ def test_checkpoints_rotate_and_scratch_files_of_a_killed_process_go(tmp_path):
     (tmp_path / "checkpoint.0a1b2c3d.part").write_bytes(b"half")
     progress = Progress()
     keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict, every_steps=2, keep=3)
+    keeper.clean_up()
     for progress.iteration in range(1, 11):
         if keeper.is_due():
             keeper.save()
@@ -310,6 +311,32 @@ def test_a_failed_start_leaves_the_earlier_run_alone(workplace, run_command):
         assert finished.returncode == 2
         assert "nowhere" in finished.stderr
         assert [path.name for path in folder.parent.rglob("*")] == ["tiny", "checkpoint"]
+
+
+def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, run_command):
+    folder = workplace / RUN
+    folder.mkdir(parents=True)
+    (folder / "checkpoint").write_bytes(b"of an earlier run")
+    finished = run_command("train.py", "--cfg", "tiny.yaml", "--dry-run", "TRAIN.EMA=0.9", cwd=workplace)
+    assert finished.returncode == 0, finished.stderr
+    said = finished.stdout
+    assert said.count("Epoch: [0]") == said.count("Test: [") == 2
+    assert re.search(r"=> dry run: [\d.]+ s an iteration, [\d.]+ s a batch of validation, [\d.]+ s and 135 MB", said), (
+        said
+    )
+    assert "for 2 epochs of 4 iterations and 2 batches of validation" in said
+    # Three checkpoints (two kept, one new) of weights, velocities and average, two files of weights: 3 x 135 + 2 x 45.
+    assert re.search(r"=> memory: .*(GB|MB)", said) and "=> disk: up to 495 MB in output" in said
+    assert {path.relative_to(workplace).as_posix() for path in workplace.rglob("*") if "data" not in path.parts} == {
+        "tiny.yaml", "output", *(parent.as_posix() for parent in RUN.parents[:-2]), RUN.as_posix(),
+        (RUN / "checkpoint").as_posix(),
+    }  # fmt: skip
+    assert (folder / "checkpoint").read_bytes() == b"of an earlier run"
+    broken = run_command(
+        "train.py", "--cfg", "tiny.yaml", "--dry-run", "TRAIN.LR=1e30", "TRAIN.RESUME=true", cwd=workplace
+    )
+    assert broken.returncode == 2
+    assert "checkpoint" in broken.stderr
 
 
 # --- Signals

@@ -253,9 +253,11 @@ class CheckpointKeeper:
         self._is_writer = ranks()[0] == 0
         self._steps = 0
         self._saved_at = time.monotonic()
-        if self._is_writer:
-            for name in (CHECKPOINT, BEST_WEIGHTS, LAST_WEIGHTS, HISTORY):
-                remove_scratch(folder, name)
+
+    def clean_up(self) -> None:
+        """Remove what a training that was killed amid writing left in the folder."""
+        for name in (CHECKPOINT, BEST_WEIGHTS, LAST_WEIGHTS, HISTORY) if self._is_writer else ():
+            remove_scratch(self.folder, name)
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint. To be called after each of the optimiser's steps."""
