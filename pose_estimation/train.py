@@ -41,6 +41,7 @@ def train(args, config, settings: str) -> None:
     from simplepose.dry_run import dry_run
     from simplepose.engine import train_one_epoch
     from simplepose.evaluation import evaluate_and_report
+    from simplepose.files import written_whole
     from simplepose.inference import paddle_network
     from simplepose.watch import Watch
 
@@ -102,7 +103,8 @@ def train(args, config, settings: str) -> None:
             )
     runtime.log_to(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
     if rank == 0:
-        (run_folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        with written_whole(run_folder / "config.yaml") as scratch:
+            scratch.write_text(dump_config(config), encoding="utf-8")
     keeper.clean_up()
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
     pictures = build.build_debug_pictures(config, run_folder) if rank == 0 else None
@@ -140,7 +142,8 @@ def train(args, config, settings: str) -> None:
             logger.info("=> stopped at %s; the same command with TRAIN.RESUME=True goes on from there", progress)
             return
     keeper.finish()
-    logger.info("=> best %s %.3f at epoch %d", evaluator.primary, progress.best_score, progress.best_epoch)
+    if progress.best_score is not None:  # or none could be written
+        logger.info("=> best %s %.3f at epoch %d", evaluator.primary, progress.best_score, progress.best_epoch)
     if writer is not None:
         writer.close()
 

@@ -21,15 +21,16 @@ import yaml
 
 from simplepose.checkpoint import CheckpointKeeper, Progress, load_checkpoint, save_checkpoint
 from simplepose.data.augment import AugmentationSettings
-from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches, PoseDataset
 from simplepose.data.mpii import load_mpii
-from simplepose.engine import train_one_epoch
+from simplepose.engine import evaluate, train_one_epoch
 from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
+from simplepose.inference import InferenceSettings
 from simplepose.models.pose_resnet import PoseResNet
 from simplepose.optim import WeightAverage, build_optimizer, lr_schedule
 from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.runtime import Stopped
+from simplepose.runtime import Stopped, StopRequest
 from simplepose.skeletons import MPII
 from simplepose.weights import read_pickle_checked
 
@@ -168,6 +169,26 @@ def test_a_frozen_backbone_stays_and_then_learns(bundled):
     frozen = model.freeze_backbone(False)
     assert changed() == {"backbone", "deconv_layers", "final_layer"}
     assert model.backbone.bn1._mean.stop_gradient  # a statistic is no weight, frozen or not
+
+
+def test_an_evaluation_stops_at_once(bundled):
+    loader, _, _ = start(bundled, 0)
+    loader.sampler = DealtBatches(len(loader.dataset), 4)
+    stop, predicted = StopRequest(), []
+
+    class Evaluator:
+        def add(self, indices, joints, scores):
+            predicted.extend(indices)
+
+    def network(images):
+        stop.requested = True  # the signal comes while the first batch is predicted
+        return np.zeros((len(images), 16, 8, 8), np.float32)
+
+    with pytest.raises(Stopped):
+        evaluate(network, loader, Evaluator(), InferenceSettings(), 1, stop=stop)
+    assert predicted == []
+    evaluate(network, loader, Evaluator(), InferenceSettings(), 1)
+    assert predicted == list(range(15))
 
 
 def test_an_epoch_whose_batches_are_others_starts_anew(bundled, listening):

@@ -290,9 +290,9 @@ class CheckpointKeeper:
         progress.epoch, progress.iteration, progress.averages = epoch + 1, 0, {}
         logger.info("=> saving checkpoint to %s", self.folder.as_posix())
         score = metrics.get(primary, float(epoch))  # a set without labels: the newest is the best
-        if progress.best_score is None or score > progress.best_score:
+        better = progress.best_score is None or score > progress.best_score
+        if better and self._written(save_weights, self._best, self.folder / BEST_WEIGHTS, self._describe_epoch()):
             progress.best_score, progress.best_epoch = score, epoch
-            self._written(save_weights, self._best, self.folder / BEST_WEIGHTS, self._describe_epoch())
         self.save()
         self._written(write_json, self.folder / HISTORY, progress.history)
 
