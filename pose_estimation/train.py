@@ -93,7 +93,8 @@ def train(args, config, settings: str) -> None:
         dry_run(config, keeper, trained, train_loader, valid_loader, evaluator)
         return
 
-    # Nothing has been written so far: a mistake above leaves an earlier training as it was.
+    writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
+    # Nothing has touched the run folder so far: a mistake above leaves an earlier training as it was.
     if not resume or run_folder.resolve() not in (Path(resume).resolve(), Path(resume).resolve().parent):
         earlier = runtime.set_aside(run_folder, found)
         if earlier:
@@ -106,7 +107,6 @@ def train(args, config, settings: str) -> None:
         with written_whole(run_folder / "config.yaml") as scratch:
             scratch.write_text(dump_config(config), encoding="utf-8")
     keeper.clean_up()
-    writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
     pictures = build.build_debug_pictures(config, run_folder) if rank == 0 else None
     watch = Watch(model, train_loader.dataset, run_folder)
     with runtime.StopRequest() as stop:

@@ -104,6 +104,7 @@ def test_files_of_the_earlier_port_load_unchanged(write):
         ("TRAIN: {CHECKPOINT_EVERY: 10 days}", 'a time such as "10min", "30s" or "2h", or a number of steps .*10 days'),
         ("TRAIN: {CHECKPOINT_EVERY: -5}", "TRAIN.CHECKPOINT_EVERY must be a time"),
         ("TRAIN: {KEEP_CHECKPOINTS: 0}", "TRAIN.KEEP_CHECKPOINTS must be above zero"),
+        ("TRAIN: {BEGIN_EPOCH: 9, END_EPOCH: 9}", "no epoch to train"),
         ("TRAIN: {EMA: 1}", "TRAIN.EMA must be below 1"),
         ("TEST: {FLIP_TEST: 1}", "TEST.FLIP_TEST must be true or false"),
         ("TRAIN: 5", "TRAIN is a section"),

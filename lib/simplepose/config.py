@@ -474,6 +474,9 @@ def _check(config: dict, where: str) -> None:
     for key in NOT_NEGATIVE:
         if get_key(config, key) < 0:
             raise UserError(f"{key} must not be negative ({where}), found {get_key(config, key)!r}")
+    if config["TRAIN"]["BEGIN_EPOCH"] >= config["TRAIN"]["END_EPOCH"]:
+        begin, end = config["TRAIN"]["BEGIN_EPOCH"], config["TRAIN"]["END_EPOCH"]
+        raise UserError(f"TRAIN.BEGIN_EPOCH is {begin} and TRAIN.END_EPOCH {end} ({where}): no epoch to train")
     if config["TRAIN"]["EMA"] >= 1:
         found = config["TRAIN"]["EMA"]
         raise UserError(f"TRAIN.EMA must be below 1 ({where}), found {found!r}: the average would never move")

@@ -336,7 +336,7 @@ def first_failure_first() -> Iterator[None]:
     """Let the process that failed first end first: the launcher shows what that one said, not its victims."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # as Paddle raises them
         if ranks()[1] > 1 and re.search("gloo|nccl|tcp", str(error), re.IGNORECASE):
             time.sleep(10)  # a launcher looks every three seconds
         raise
@@ -370,11 +370,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
-        if hasattr(
-            signal, "siginterrupt"
-        ):  # or a process that waits for others would end with "interrupted system call"
+        if hasattr(signal, "siginterrupt"):  # not on Windows
             for number in self.SIGNALS:
-                signal.siginterrupt(number, False)
+                signal.siginterrupt(number, False)  # or waiting for other processes would end in an error
         return self
 
     def __exit__(self, *exception: object) -> None:
