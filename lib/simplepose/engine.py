@@ -136,9 +136,9 @@ def train_one_epoch(
         images = paddle.to_tensor(batch.images)
         target, weights = paddle.to_tensor(batch.heatmaps), paddle.to_tensor(batch.weights)
 
-        steps = (i + 1) % accumulate == 0 or i == len(loader) - 1
+        is_step = (i + 1) % accumulate == 0 or i == len(loader) - 1
         in_step = min(accumulate, len(loader) - i // accumulate * accumulate)  # iterations
-        with model.no_sync() if isinstance(model, paddle.DataParallel) and not steps else nullcontext():
+        with model.no_sync() if isinstance(model, paddle.DataParallel) and not is_step else nullcontext():
             heatmaps = model(images)  # (N, K, h, w)
             loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
             (loss / in_step).backward()
@@ -146,7 +146,7 @@ def train_one_epoch(
         losses.add(float(loss), len(images))
         if watch is not None:
             watch.look(batch, heatmaps, losses.value, lr, epoch, i)
-        if steps:
+        if is_step:
             optimizer.step()
             optimizer.clear_grad()
             if average is not None:
@@ -177,7 +177,7 @@ def train_one_epoch(
                 writer.add_scalar("train/lr", lr, iteration)
             if pictures is not None:
                 pictures.save(f"train_{i}", batch, predicted)
-        if steps:
+        if is_step:
             progress.iteration = i + 1
             progress.averages = {"loss": [losses.total, losses.count], "accuracy": [accuracy.total, accuracy.count]}
             if after_step is not None:
