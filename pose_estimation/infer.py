@@ -60,7 +60,7 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     """
     from simplepose.outputs import Painter, choose_outputs
     from simplepose.pipeline import Summary, find_poses
-    from simplepose.runtime import progress
+    from simplepose.runtime import progress_bar
     from simplepose.smoothing import PoseSmoother
     from simplepose.sources import open_source
 
@@ -75,7 +75,7 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     interrupted = False
     results = find_poses(source, boxes, predictor, live=source.is_live)
     try:
-        for frame, poses in progress(results, len(source) or None, "poses"):
+        for frame, poses in progress_bar(results, len(source) or None, "poses"):
             if frame.failure and source.is_single:
                 raise UserError(frame.failure)
             if not outputs:  # only now: a run that is refused leaves no empty table

@@ -63,7 +63,7 @@ def measure(args, config, weights) -> int:
     from simplepose import build
     from simplepose.config import arch_name
     from simplepose.parity import compare, crops_of_dataset, parity_table, score_networks
-    from simplepose.runtime import git_commit, progress, write_json
+    from simplepose.runtime import git_commit, progress_bar, write_json
 
     original = build.build_pose_network(config, build.load_model(config, weights))
     settings = build.build_inference_settings(config)
@@ -77,7 +77,7 @@ def measure(args, config, weights) -> int:
     else:
         originals, scored = score_networks(
             original, networks, dataset, lambda: build.build_evaluator(config, dataset.samples), settings,
-            lambda batches: progress(batches, len(batches), "parity"),
+            lambda batches: progress_bar(batches, len(batches), "parity"),
         )  # fmt: skip
         parities = {name: parity for name, (parity, _) in scored.items()}
         for wanted, figures in originals.items():

@@ -6,9 +6,11 @@ Started again after an interruption, it goes on where it was; what is finished i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,22 +88,44 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
         if not (folder / file).exists():
             print(f"=> seed {seed}: {command} in {folder.as_posix()}", flush=True)
             line = [command, "--cfg", args.cfg, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
-            finished = subprocess.run([sys.executable, str(HERE / line[0]), *map(str, line[1:])])
-            if finished.returncode:
-                raise UserError(f"{command} ended with {finished.returncode}; the same command goes on from there")
-            if not (folder / file).exists():  # asked to stop
-                raise UserError(f"{command} was stopped; the same command goes on from there")
+            returned = run_to_its_end([sys.executable, str(HERE / line[0]), *map(str, line[1:])])
+            if returned or not (folder / file).exists():  # asked to stop, it returns 0
+                raise UserError(f"{command} stopped, with exit code {returned}; the same command goes on from there")
         return folder
 
     place = Path(config.OUTPUT_DIR) / f"seed{seed}"
-    trained = run_in(place, WEIGHTS["last"], "train.py", "TRAIN.RESUME=true")
+    start = time.monotonic()
+    try:
+        trained = run_in(place, WEIGHTS["last"], "train.py", "TRAIN.RESUME=true")
+    finally:
+        seconds = keep_time(place / "seconds.json", time.monotonic() - start)
     scored = {}
     for name, file in WEIGHTS.items():
         folder = run_in(place / name, "metrics.json", "valid.py", "--model-file", trained / file)
         made = read_weights(trained / file).metadata
         metrics = read_json(folder / "metrics.json")
         scored[name] = Scored(made["epoch"], metrics, interval(config, folder, evaluator), folder)
-    return Run(seed, made["commit"], read_json(trained / "history.json"), scored["best"], scored["last"])
+    history = read_json(trained / "history.json")
+    return Run(seed, made["commit"], seconds, history, scored["best"], scored["last"])
+
+
+def run_to_its_end(line: list[str]) -> int:
+    """Run a command; its exit code. Ctrl-C reaches it, too: it finishes its step and saves, and that is waited for."""
+    process = subprocess.Popen(line)
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            return process.wait()
+
+
+def keep_time(file: Path, seconds: float) -> float:
+    """Add to the seconds that a file holds; their sum. A training may take several starts."""
+    from simplepose.files import read_json
+    from simplepose.runtime import write_json
+
+    before = read_json(file)["seconds"] if file.exists() else 0
+    if file.parent.exists():
+        write_json(file, {"seconds": before + seconds})
+    return before + seconds
 
 
 def interval(config: EasyDict, folder: Path, evaluator: Evaluator) -> tuple[float, float] | None:
@@ -140,8 +164,7 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
     schedule = f"{train.LR_TYPE}" + (f", x {train.LR_FACTOR} at epochs {train.LR_STEP}" if train.LR_STEP else "")
     packages = ("paddlepaddle", "numpy", "opencv-python")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-    seconds = [run.seconds for run in runs]
-    times = ["not kept" if value is None else str(timedelta(seconds=round(value))) for value in seconds]
+    times = [f"seed {run.seed} {timedelta(seconds=round(run.seconds))}" for run in runs]
     return [
         ("network", f"{arch_name(config)}, from {config.MODEL.PRETRAINED or 'scratch'}"),
         ("data", f"{dataset.TRAIN_SET} and {dataset.TEST_SET} of `{dataset.ROOT}`"),
@@ -151,7 +174,7 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
         ("commit", "; ".join(f"seed {run.seed} {run.commit}" for run in runs)),
         ("versions", f"Python {platform.python_version()}, {versions}"),
         ("machine", machine()),
-        ("time, validation included", "; ".join(f"seed {run.seed} {time}" for run, time in zip(runs, times))),
+        ("time, validation included", "; ".join(times)),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import _init_paths  # noqa: F401
 from simplepose.cli import add_loop_flags, config_parser, parse_config
@@ -20,12 +21,14 @@ def main() -> int | None:
     add_loop_flags(parser)
     parser.add_argument("--batch_size", type=int, metavar="N", help="per device, TRAIN.BATCH_SIZE")
     parser.add_argument("--resume_model", metavar="PATH", help="go on from this checkpoint file or run folder")
+    parser.add_argument("--dry-run", action="store_true", help="try every part, estimate time, memory and disk; no run")
     args, config = parse_config(parser)
 
-    from simplepose.runtime import start_paddle
+    from simplepose.runtime import first_failure_first, start_paddle
 
     settings = start_paddle()  # before anything else imports it
-    train(args, config, settings)
+    with first_failure_first():
+        train(args, config, settings)
 
 
 def train(args, config, settings: str) -> None:
@@ -33,16 +36,17 @@ def train(args, config, settings: str) -> None:
     import paddle
 
     from simplepose import build, runtime
-    from simplepose.checkpoint import Progress, load_backbone, load_checkpoint, save_checkpoint, save_weights
+    from simplepose.checkpoint import LAST_WEIGHTS, Progress, find_checkpoints, load_backbone, load_checkpoint
     from simplepose.config import dump_config, inert_warnings
+    from simplepose.dry_run import dry_run
     from simplepose.engine import train_one_epoch
     from simplepose.evaluation import evaluate_and_report
+    from simplepose.files import written_whole
     from simplepose.inference import paddle_network
+    from simplepose.watch import Watch
 
     run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg))
-    resume = args.resume_model or (config.TRAIN.RESUME and (run_folder / "checkpoint").exists() and run_folder)
-    earlier = None if resume else runtime.set_aside(run_folder)
-    runtime.set_up_logging(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
+    runtime.set_up_logging()
     logger = runtime.logger
     device = runtime.set_device(config.GPUS)
     runtime.set_cudnn(config.CUDNN.BENCHMARK, config.CUDNN.DETERMINISTIC)
@@ -51,10 +55,6 @@ def train(args, config, settings: str) -> None:
     if num_ranks > 1:
         paddle.distributed.init_parallel_env()
     logger.info("=> simplepose %s, Paddle %s on %s. %s", runtime.git_commit(), paddle.__version__, device, settings)
-    if earlier:
-        logger.info(
-            "=> an earlier training was here; it is now in %s (TRAIN.RESUME=True goes on with one)", earlier.as_posix()
-        )
     for warning in inert_warnings(config):
         logger.warning("=> %s", warning)
 
@@ -65,12 +65,17 @@ def train(args, config, settings: str) -> None:
     )  # a missing gt_*.mat shows now, not after an epoch
 
     model = build.build_model(config)
+    if config.TRAIN.SYNC_BN:
+        model = build.synchronize_batch_norm(model)
     optimizer = build.build_optimizer(config, model, len(train_loader))
+    average = build.build_average(config)
     progress = Progress(epoch=config.TRAIN.BEGIN_EPOCH)
+    found = find_checkpoints(run_folder)
+    resume = runtime.broadcast(args.resume_model or (config.TRAIN.RESUME and found and run_folder))
     if resume:
-        progress = load_checkpoint(resume, model, optimizer)
-        logger.info("=> going on from %s at epoch %d", resume, progress.epoch)
-        if progress.epoch >= config.TRAIN.END_EPOCH:
+        progress = load_checkpoint(resume, model, optimizer, average)
+        logger.info("=> going on from %s at %s", resume, progress)
+        if progress.epoch >= config.TRAIN.END_EPOCH and (run_folder / LAST_WEIGHTS).exists():
             raise UserError(
                 f"{resume} has finished epoch {progress.epoch - 1} and TRAIN.END_EPOCH is {config.TRAIN.END_EPOCH}; "
                 "raise it to train on"
@@ -78,35 +83,66 @@ def train(args, config, settings: str) -> None:
     elif config.MODEL.PRETRAINED:
         pretrained = build.find_pretrained(config)
         logger.info("=> backbone: %d arrays from %s", load_backbone(model, pretrained), pretrained)
-    if rank == 0:
-        (run_folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    progress.fit_order({**train_loader.sampler.order, "accumulated": config.TRAIN.ACCUMULATE}, optimizer)
+    trained = model
+    if num_ranks > 1:
+        trained = paddle.DataParallel(model, find_unused_parameters=config.TRAIN.FREEZE_BACKBONE_EPOCHS > 0)
+    validated = model if average is None else average.network
+    keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress, average)
+    if args.dry_run:
+        dry_run(config, keeper, trained, train_loader, valid_loader, evaluator)
+        return
 
-    trained = paddle.DataParallel(model) if num_ranks > 1 else model
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
-    pictures = build.build_debug_pictures(config, run_folder)
-    for epoch in range(progress.epoch, config.TRAIN.END_EPOCH):
-        figures = train_one_epoch(
-            trained, train_loader, optimizer, epoch, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
-            config.LOSS.USE_TARGET_WEIGHT, writer, pictures,
-        )  # fmt: skip
-        valid_figures, metrics = evaluate_and_report(
-            config, paddle_network(model), valid_loader, evaluator, run_folder, writer, epoch, pictures
-        )
-        progress.epoch = epoch + 1
-        progress.history.append({"epoch": epoch, **figures, **valid_figures, **metrics})
-        if rank != 0:
-            continue
-        logger.info("=> saving checkpoint to %s", run_folder.as_posix())
-        metadata = build.weights_metadata(config, epoch=epoch, metrics=metrics)
-        score = metrics.get(evaluator.primary, float(epoch))  # a set without labels: the newest is the best
-        if progress.best_score is None or score > progress.best_score:
-            progress.best_score, progress.best_epoch = score, epoch
-            save_weights(model, run_folder / "model_best.pdparams", metadata)
-        save_checkpoint(run_folder / "checkpoint", model, optimizer, progress, metadata)
-        runtime.write_json(run_folder / "history.json", progress.history)
+    # Nothing has touched the run folder so far: a mistake above leaves an earlier training as it was.
+    if not resume or run_folder.resolve() not in (Path(resume).resolve(), Path(resume).resolve().parent):
+        earlier = runtime.set_aside(run_folder, found)
+        if earlier:
+            logger.info(
+                "=> an earlier training was here; it is now in %s (TRAIN.RESUME=True goes on with one)",
+                earlier.as_posix(),
+            )
+    runtime.log_to(run_folder / f"{run_folder.name}_{runtime.start_time()}_train.log")
     if rank == 0:
-        save_weights(model, run_folder / "final_state.pdparams", metadata)
-        logger.info("=> saving final model state to %s", (run_folder / "final_state.pdparams").as_posix())
+        with written_whole(run_folder / "config.yaml") as scratch:
+            scratch.write_text(dump_config(config), encoding="utf-8")
+    keeper.clean_up()
+    pictures = build.build_debug_pictures(config, run_folder) if rank == 0 else None
+    watch = Watch(model, train_loader.dataset, run_folder)
+    with runtime.StopRequest() as stop:
+
+        def after_step() -> None:
+            stops, saves = runtime.anybody(stop.requested, keeper.is_due())
+            if stops:
+                raise runtime.Stopped
+            if saves:
+                keeper.save()
+                runtime.wait_for_all()
+
+        try:
+            while progress.epoch < config.TRAIN.END_EPOCH:
+                frozen = model.freeze_backbone(progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS)
+                figures = train_one_epoch(
+                    trained, train_loader, optimizer, progress, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
+                    config.LOSS.USE_TARGET_WEIGHT, config.TRAIN.ACCUMULATE, average, frozen, writer, pictures, watch,
+                    after_step,
+                )  # fmt: skip
+                runtime.share_statistics(validated)
+                valid_figures, metrics = evaluate_and_report(
+                    config, paddle_network(validated), valid_loader, evaluator, run_folder, writer, progress.epoch,
+                    pictures, stop,
+                )  # fmt: skip
+                keeper.finish_epoch({**figures, **valid_figures}, metrics, evaluator.primary)
+                runtime.wait_for_all()
+        except runtime.Stopped:
+            if not keeper.save():
+                raise UserError(
+                    f"stopped at {progress}, which could not be saved; an older checkpoint is there"
+                ) from None
+            logger.info("=> stopped at %s; the same command with TRAIN.RESUME=True goes on from there", progress)
+            return
+    keeper.finish()
+    if progress.best_score is not None:  # or none could be written
         logger.info("=> best %s %.3f at epoch %d", evaluator.primary, progress.best_score, progress.best_epoch)
     if writer is not None:
         writer.close()

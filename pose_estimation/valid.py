@@ -23,10 +23,11 @@ def main() -> int | None:
     parser.add_argument("--coco-bbox-file", metavar="FILE", help="COCO: the detections, TEST.COCO_BBOX_FILE")
     args, config, weights, notes = parse_config_and_weights(parser)
 
-    from simplepose.runtime import start_paddle
+    from simplepose.runtime import first_failure_first, start_paddle
 
     settings = start_paddle()  # before anything else imports it
-    validate(args, config, weights, notes, settings)
+    with first_failure_first():
+        validate(args, config, weights, notes, settings)
 
 
 def validate(args, config, weights, notes: list[str], settings: str) -> None:
@@ -40,7 +41,8 @@ def validate(args, config, weights, notes: list[str], settings: str) -> None:
     from simplepose.inference import paddle_network
 
     run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg or weights.path))
-    runtime.set_up_logging(run_folder / f"{run_folder.name}_{runtime.start_time()}_valid.log")
+    runtime.set_up_logging()
+    runtime.log_to(run_folder / f"{run_folder.name}_{runtime.start_time()}_valid.log")
     device = runtime.set_device(config.GPUS)
     runtime.logger.info("=> Paddle %s on %s. %s", paddle.__version__, device, settings)
     for warning in [*notes, *inert_warnings(config)]:

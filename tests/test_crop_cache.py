@@ -185,12 +185,21 @@ def test_no_room_is_said_before(noise, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").glob("*.pixels*"))
 
 
-def test_unreadable_images_are_named(tmp_path):
-    with pytest.raises(UserError, match="no such image"):
-        open_crop_cache(tmp_path / "cache", [person(str(tmp_path / "none.jpg"))], SETTINGS, SIZE_WH, 1)
+def test_unreadable_images_are_named_when_they_are_wanted(noise, tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8 torn")
+    samples = [person(noise), person(str(tmp_path / "none.jpg")), person(str(tmp_path / "torn.jpg"))]
+    cache = open_crop_cache(tmp_path / "cache", samples, SETTINGS, SIZE_WH, 1)
+    dataset = PoseDataset(samples, MPII, CODEC, INPUT_FORMATS["bgr"], SETTINGS, 0, cache)
+    dataset.load_crop(0)
+    with pytest.raises(UserError, match="no such image"):
+        dataset.load_crop(1)
     with pytest.raises(UserError, match="truncated JPEG"):
-        open_crop_cache(tmp_path / "cache", [person(str(tmp_path / "torn.jpg"))], SETTINGS, SIZE_WH, 1)
+        dataset.load_crop(2)
+    with pytest.raises(UserError, match="none can be read"):
+        open_crop_cache(tmp_path / "cache", samples[1:], SETTINGS, SIZE_WH, 1)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
         open_crop_cache(tmp_path / "file", [], SETTINGS, SIZE_WH, 1)

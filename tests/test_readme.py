@@ -93,7 +93,7 @@ def test_the_commands_of_the_readme_run(tmp_path):
         if words[0] != "python" or (words[1] == "-m" and words[2] != "zipfile"):
             continue  # unzip is the zipfile line in other words; several GPUs are not at hand
         if "train.py" in line:
-            words += ["MODEL.PRETRAINED=", "TRAIN.END_EPOCH=2" if "--resume_model" in line else "TRAIN.END_EPOCH=1"]
+            words += ["MODEL.PRETRAINED=", "TRAIN.END_EPOCH=2" if "TRAIN.RESUME" in line else "TRAIN.END_EPOCH=1"]
         finished = subprocess.run(
             [sys.executable, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=600
         )

@@ -22,7 +22,7 @@ REFERENCE = HEAD + "0,0,9,1\n0,1,8,2\n0,2,2.0,10\n0,3,1.0,20\n1,0,9,1\n1,1,8,2\n
 def run_with(losses: list[float], mean: float) -> Run:
     history = [{"epoch": epoch, "train_loss": loss, "Mean": mean} for epoch, loss in enumerate(losses)]
     scored = Scored(len(losses) - 1, {"Mean": mean, "valid_loss": 0.1}, None, Path())
-    return Run(0, "abc", history, scored, scored)
+    return Run(0, "abc", 1.0, history, scored, scored)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def test_threads_follow_the_processors_and_the_users_word_wins():
 
     assert f"OMP_NUM_THREADS={available_cores()} " in chosen()
     assert "OMP_NUM_THREADS=1 " in chosen(OMP_NUM_THREADS="1")
+    assert "OMP_NUM_THREADS=1 " in chosen(PADDLE_LOCAL_SIZE=str(available_cores()))  # processes share them
     assert "KMP_BLOCKTIME=7 " in chosen(KMP_BLOCKTIME="7")
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import paddle
 import pytest
 
+from simplepose.build import synchronize_batch_norm
 from simplepose.checkpoint import Progress, load_backbone, load_checkpoint, load_weights, save_checkpoint, save_weights
 from simplepose.errors import UserError
 from simplepose.losses import joints_mse_loss
 from simplepose.models.pose_resnet import PoseResNet
-from simplepose.optim import build_optimizer, lr_schedule
+from simplepose.optim import WeightAverage, build_optimizer, lr_schedule
 from simplepose.weights import read_weights, write_weights
 
 
@@ -57,6 +58,42 @@ def test_optimisers_by_hand():
     assert one_step("adam") == pytest.approx(1.8, abs=1e-4)
     assert one_step("adam", weight_decay=0.5) == pytest.approx(1.8, abs=1e-4)
     assert one_step("adamw", weight_decay=0.5) == pytest.approx((2 * 0.95 - 0.1) * 0.95 - 0.1, abs=1e-4)
+
+
+def test_long_gradients_are_shortened():
+    # A gradient of 3 becomes 1. Two parameters with gradients 3 and 4 are 5 long together.
+    assert one_step("sgd", momentum=0.0, max_grad_norm=1.0) == pytest.approx(2 - 0.1 - 0.1)
+    assert one_step("sgd", momentum=0.0, max_grad_norm=5.0) == pytest.approx(2 - 0.3 - 0.3)
+    a, b = (
+        paddle.create_parameter([1], "float32", default_initializer=paddle.nn.initializer.Constant(0.0)) for _ in "ab"
+    )
+    optimizer = build_optimizer("sgd", [a, b], 1.0, lambda i: 1.0, momentum=0.0, max_grad_norm=1.0)
+    (3 * a + 4 * b).backward()
+    optimizer.step()
+    assert (a.item(), b.item()) == (pytest.approx(-0.6), pytest.approx(-0.8))
+
+
+def test_weight_average_by_hand():
+    def layer(value):
+        network = paddle.nn.BatchNorm1D(1)  # a weight, a bias and two statistics
+        for tensor in network.state_dict().values():
+            tensor.set_value(paddle.full([1], value))
+        return network
+
+    average = WeightAverage(layer(99.0), decay=0.1)
+    found = []
+    for value in (1.0, 2.0, 4.0):
+        average.update(layer(value))
+        (now,) = {tensor.item() for tensor in average.network.state_dict().values()}
+        found.append(now)
+    # The weights themselves; then 1/11 of the past, as that is below a tenth; 2/12 is not.
+    assert found == pytest.approx([1, (1 + 10 * 2) / 11, 0.1 * 21 / 11 + 0.9 * 4])
+
+
+def test_synchronised_batch_norm_needs_gpus():
+    if paddle.get_device() == "cpu":
+        with pytest.raises(UserError, match="TRAIN.SYNC_BN needs GPUs"):
+            synchronize_batch_norm(small_network())
 
 
 def train_steps(model, optimizer, first, count):
@@ -171,7 +208,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("simplepose.checkpoint.pickle.dump", full_disk)
+    monkeypatch.setattr("simplepose.checkpoint.write_checked", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
         save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(2))
     assert (tmp_path / "checkpoint").read_bytes() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from simplepose.config import (
     get_key,
     load_config,
     model_name,
+    parse_interval,
     parse_override,
 )
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.coco import annotation_file, load_coco, read_coco
 from simplepose.data.crop_cache import CropCache, open_crop_cache
-from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches, PoseDataset
 from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, select_well_framed
 from simplepose.errors import UserError
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
     from easydict import EasyDict
     from paddle.optimizer import Optimizer
 
+    from simplepose.checkpoint import CheckpointKeeper, Progress
     from simplepose.engine import DebugPictures, Evaluator
     from simplepose.models.pose_resnet import PoseResNet
+    from simplepose.optim import WeightAverage
 
 logger = logging.getLogger("simplepose")
 
@@ -71,6 +75,15 @@ def build_model(config: EasyDict) -> PoseResNet:
         deconv_bias=extra.DECONV_WITH_BIAS,
         final_kernel=extra.FINAL_CONV_KERNEL,
     )
+
+
+def synchronize_batch_norm(model: PoseResNet) -> PoseResNet:
+    """The network with batch norm over all processes (TRAIN.SYNC_BN); the names in its state stay."""
+    import paddle
+
+    if not paddle.get_device().startswith("gpu"):
+        raise UserError("TRAIN.SYNC_BN needs GPUs: Paddle has no synchronised batch norm for CPUs; set it to false")
+    return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def load_model(config: EasyDict, weights: WeightFile) -> PoseResNet:
@@ -148,27 +161,28 @@ def box_source(config: EasyDict) -> str:
 def build_train_loader(config: EasyDict) -> BatchLoader:
     settings = AugmentationSettings(config.DATASET.SCALE_FACTOR, config.DATASET.ROT_FACTOR, config.DATASET.FLIP)
     samples = build_train_samples(config)
-    cache = None
-    if config.DATASET.CACHE:
+    train, dataset, cache = config.TRAIN, config.DATASET, None
+    if dataset.CACHE:
         size_wh = tuple(config.MODEL.IMAGE_SIZE)
-        cache = open_crop_cache(config.DATASET.CACHE, samples, settings, size_wh, config.WORKERS)
-    return _loader(config, samples, settings, config.TRAIN.BATCH_SIZE, config.TRAIN.SHUFFLE, cache)
+        cache = open_crop_cache(dataset.CACHE, samples, settings, size_wh, config.WORKERS)
+    sampler = BatchSampler(len(samples), train.BATCH_SIZE, train.SHUFFLE, train.SEED, *ranks())
+    return BatchLoader(_dataset(config, samples, settings, cache), sampler, config.WORKERS)
 
 
 def build_valid_loader(config: EasyDict) -> BatchLoader:
     samples = build_valid_samples(config)
-    return _loader(config, samples, None, config.TEST.BATCH_SIZE, shuffle=False)
+    sampler = DealtBatches(len(samples), config.TEST.BATCH_SIZE, *ranks())
+    return BatchLoader(_dataset(config, samples, None), sampler, config.WORKERS)
 
 
-def _loader(
+def _dataset(
     config: EasyDict,
-    samples: list,
+    samples: list[PoseSample],
     augmentation: AugmentationSettings | None,
-    batch_size: int,
-    shuffle: bool,
     cache: CropCache | None = None,
-) -> BatchLoader:
-    dataset = PoseDataset(
+) -> PoseDataset:
+    trains = augmentation is not None  # a score depends neither on REDUCED_DECODE nor on images left out
+    return PoseDataset(
         samples,
         build_skeleton(config),
         build_codec(config),
@@ -176,10 +190,9 @@ def _loader(
         augmentation,
         config.TRAIN.SEED,
         cache,
-        config.DATASET.REDUCED_DECODE and augmentation is not None,  # scores never depend on it
+        trains and config.DATASET.REDUCED_DECODE,
+        config.DATASET.MAX_BAD if trains else 0,
     )
-    sampler = BatchSampler(len(samples), batch_size, shuffle, config.TRAIN.SEED, *ranks())
-    return BatchLoader(dataset, sampler, config.WORKERS)
 
 
 def _pckh_evaluator(config: EasyDict, samples: list[PoseSample]) -> PckhEvaluator:
@@ -213,8 +226,16 @@ def build_optimizer(config: EasyDict, model: PoseResNet, iters_per_epoch: int) -
         train.LR_TYPE, iters_per_epoch, train.END_EPOCH, train.LR_STEP, train.LR_FACTOR, train.WARMUP_ITERS
     )
     return optim.build_optimizer(
-        train.OPTIMIZER, model.parameters(), train.LR, schedule, train.WD, train.MOMENTUM, train.NESTEROV
-    )
+        train.OPTIMIZER, model.parameters(), train.LR, schedule, train.WD, train.MOMENTUM, train.NESTEROV,
+        train.CLIP_GRAD_NORM,
+    )  # fmt: skip
+
+
+def build_average(config: EasyDict) -> WeightAverage | None:
+    """What is to follow the trained weights, if TRAIN.EMA asks for it."""
+    from simplepose.optim import WeightAverage
+
+    return WeightAverage(build_model(config), config.TRAIN.EMA) if config.TRAIN.EMA else None
 
 
 def build_debug_pictures(config: EasyDict, folder: Path) -> DebugPictures:
@@ -230,6 +251,23 @@ def build_debug_pictures(config: EasyDict, folder: Path) -> DebugPictures:
         debug.SAVE_BATCH_IMAGES_PRED and debug.DEBUG,
         debug.SAVE_HEATMAPS_GT and debug.DEBUG,
         debug.SAVE_HEATMAPS_PRED and debug.DEBUG,
+    )
+
+
+def build_checkpoint_keeper(
+    config: EasyDict,
+    folder: Path,
+    model: PoseResNet,
+    optimizer: Optimizer,
+    progress: Progress,
+    average: WeightAverage | None,
+) -> CheckpointKeeper:
+    from simplepose.checkpoint import CheckpointKeeper
+
+    seconds, steps = parse_interval(config.TRAIN.CHECKPOINT_EVERY)
+    describe = partial(weights_metadata, config)
+    return CheckpointKeeper(
+        folder, model, optimizer, progress, describe, seconds, steps, config.TRAIN.KEEP_CHECKPOINTS, average
     )
 
 

@@ -5,37 +5,76 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
-from paddle import nn
+import paddle
+from paddle import Tensor, nn
 from paddle.optimizer import Optimizer
 
 from simplepose.errors import UserError
-from simplepose.files import written_whole
-from simplepose.weights import METADATA_KEY, WeightFile, compare, read_pickle_checked, read_weights, write_weights
+from simplepose.files import remove_scratch, written_whole
+from simplepose.optim import WeightAverage
+from simplepose.runtime import broadcast, ranks, write_json
+from simplepose.weights import (
+    METADATA_KEY,
+    WeightFile,
+    compare,
+    read_pickle_checked,
+    read_weights,
+    write_checked,
+    write_weights,
+)
 
 logger = logging.getLogger("simplepose")
+
+# In the run folder:
+CHECKPOINT = "checkpoint"  # the newest; checkpoint.1 is the one before
+BEST_WEIGHTS = "model_best.pdparams"
+LAST_WEIGHTS = "final_state.pdparams"
+HISTORY = "history.json"
 
 
 @dataclass
 class Progress:
-    """How far a training has come.
+    """How far a training has come: with weights and optimiser, all that it needs to go on.
+
+    Order and augmentation follow from seed, epoch and row, so no state of a random generator is among it.
 
     Attributes:
-        epoch: the next one to run.
+        epoch: the one under way, or the next one to run.
         best_score, best_epoch: of the evaluator's primary metric; None before the first evaluation.
         history: one dictionary of figures per finished epoch.
+        iteration: batches of the epoch that the weights have seen.
+        averages: of the epoch so far, as the log prints them: name -> [total, count].
+        order: what the epoch's batches follow from; see `BatchSampler.order`.
     """
 
     epoch: int = 0
     best_score: float | None = None
     best_epoch: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    iteration: int = 0
+    averages: dict[str, list[float]] = field(default_factory=dict)
+    order: dict[str, Any] | None = None
+
+    def fit_order(self, order: dict[str, Any], optimizer: Optimizer) -> None:
+        """Go on with the batches of `order`; if they were others before, from the start of the epoch, which is said."""
+        before, self.order = self.order, order
+        changed = [name for name, value in order.items() if before is not None and before.get(name) != value]
+        if changed and self.iteration:
+            changes = ", ".join(f"{name} {before.get(name)} -> {order[name]}" for name in changed)
+            logger.warning("=> epoch %d starts anew: its batches are others now (%s)", self.epoch, changes)
+            self.iteration, self.averages = 0, {}
+        if "iterations" in changed:  # the learning rate counts them
+            optimizer._learning_rate.step(self.epoch * order["iterations"])
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}" + (f", iteration {self.iteration}" if self.iteration else "")
 
 
 def load_weights(model: nn.Layer, weights: WeightFile | str | os.PathLike) -> dict[str, Any]:
@@ -92,7 +131,11 @@ def load_backbone(model: nn.Layer, path: str | os.PathLike) -> int:
 
 def save_weights(model: nn.Layer, path: str | os.PathLike, metadata: dict[str, Any]) -> None:
     """Write the network's weights, beside their old version until they are whole."""
-    write_weights(path, {name: tensor.numpy() for name, tensor in model.state_dict().items()}, metadata)
+    write_weights(path, _arrays(model), metadata)
+
+
+def _arrays(model: nn.Layer) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
 def save_checkpoint(
@@ -101,35 +144,178 @@ def save_checkpoint(
     optimizer: Optimizer,
     progress: Progress,
     metadata: dict[str, Any] | None = None,
+    keep: int = 1,
+    average: WeightAverage | None = None,
 ) -> None:
-    """Write everything that a training needs to go on; with metadata it is a weight file that describes itself too."""
+    """Write everything that a training needs to go on; with metadata it is a weight file that describes itself too.
+
+    The file takes its name when it is whole and on the disk; the `keep` - 1 before it stay as <path>.1, <path>.2, ...
+    """
     content = {
-        "model": {name: tensor.numpy() for name, tensor in model.state_dict().items()},
+        "model": _arrays(model),
         "optimizer": _optimizer_state(model, optimizer),
         "progress": dict(vars(progress)),
         METADATA_KEY: json.dumps(metadata or {}),
     }
-    with written_whole(path) as scratch, open(scratch, "wb") as stream:
-        pickle.dump(content, stream, protocol=4)
+    if average is not None:
+        content["average"] = {"model": _arrays(average.network), "steps": average.steps}
+    with written_whole(path, keep) as scratch:
+        write_checked(scratch, content)
 
 
-def load_checkpoint(path: str | os.PathLike, model: nn.Layer, optimizer: Optimizer) -> Progress:
-    """Load what `save_checkpoint` wrote. `path` may be a run folder.
+def find_checkpoints(run_folder: Path) -> list[Path]:
+    """The checkpoints in a run folder, newest first."""
+    older = [path for path in run_folder.glob(f"{CHECKPOINT}.*") if path.suffix[1:].isdecimal()]
+    newest = [path for path in (run_folder / CHECKPOINT,) if path.exists()]
+    return newest + sorted(older, key=lambda path: int(path.suffix[1:]))
+
+
+def load_checkpoint(
+    path: str | os.PathLike, model: nn.Layer, optimizer: Optimizer, average: WeightAverage | None = None
+) -> Progress:
+    """Load what `save_checkpoint` wrote, on every process what the first one reads.
+
+    Args:
+        path: a checkpoint; or a run folder, whose newest undamaged one is taken.
 
     Raises:
         UserError: no checkpoint there, a damaged one, or one of another network.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "checkpoint"
+    path, content = broadcast(_read_checkpoint(Path(path)) if ranks()[0] == 0 else None)
+    _set_strictly(model, content["model"], path)
+    _set_optimizer_state(model, optimizer, content["optimizer"])
+    if average is not None:
+        if "average" not in content:
+            logger.warning("=> %s was made without TRAIN.EMA: the average starts from its weights", path)
+        saved = content.get("average", {"model": content["model"], "steps": 0})
+        _set_strictly(average.network, saved["model"], path)
+        average.steps = saved["steps"]
+    return Progress(**content["progress"])
+
+
+def _read_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint and what is in it. Of a run folder a damaged one is named and the one before taken."""
+    candidates = find_checkpoints(path) if path.is_dir() else [path]
+    for candidate, before in zip(candidates, [*candidates[1:], None]):
+        try:
+            return candidate, _read_whole_checkpoint(candidate)
+        except UserError as error:
+            if before is None:
+                raise
+            logger.warning("=> %s; taking the one before, %s", error, before)
+    raise UserError(f"{path} holds no checkpoint")
+
+
+def _read_whole_checkpoint(path: Path) -> dict[str, Any]:
     content = read_pickle_checked(path)
     if not isinstance(content, dict) or not {"model", "optimizer", "progress"} <= set(content):
         raise UserError(
             f"{path} is not a training checkpoint; weights alone belong to TEST.MODEL_FILE or MODEL.PRETRAINED"
         )
-    _set_strictly(model, content["model"], path)
-    _set_optimizer_state(model, optimizer, content["optimizer"])
-    return Progress(**content["progress"])
+    return content
+
+
+class CheckpointKeeper:
+    """Keeps a training's checkpoints, best weights and history on disk; the first process alone writes.
+
+    A file that cannot be written, as on a full disk, is said; the training goes on, and what was there stays.
+
+    Args:
+        folder: the run folder.
+        average: its weights are the ones to keep, if there is one.
+        describe: makes the metadata of a weight file from some figures; see `build.weights_metadata`.
+        every_seconds, every_steps: how often a checkpoint is due within an epoch; None for never.
+        keep: how many remain.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Layer,
+        optimizer: Optimizer,
+        progress: Progress,
+        describe: Callable[..., dict[str, Any]],
+        every_seconds: float | None = None,
+        every_steps: int | None = None,
+        keep: int = 2,
+        average: WeightAverage | None = None,
+    ):
+        self.folder = folder
+        self.model = model
+        self.optimizer = optimizer
+        self.progress = progress
+        self.describe = describe
+        self.every_seconds = every_seconds
+        self.every_steps = every_steps
+        self.keep = keep
+        self.average = average
+        self._best = model if average is None else average.network
+        self._is_writer = ranks()[0] == 0
+        self._steps = 0
+        self._saved_at = time.monotonic()
+
+    def clean_up(self) -> None:
+        """Remove what a training that was killed amid writing left in the folder."""
+        for name in (CHECKPOINT, BEST_WEIGHTS, LAST_WEIGHTS, HISTORY) if self._is_writer else ():
+            remove_scratch(self.folder, name)
+
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint. To be called after each of the optimiser's steps."""
+        self._steps += 1
+        if self.every_seconds is not None:
+            return time.monotonic() - self._saved_at >= self.every_seconds
+        return self.every_steps is not None and self._steps >= self.every_steps
+
+    def save(self) -> bool:
+        """Write a checkpoint now; whether it could be written."""
+        progress = self.progress
+        metadata = self.describe(epoch=progress.epoch, iteration=progress.iteration)
+        saved = self._written(
+            save_checkpoint,
+            self.folder / CHECKPOINT,
+            self.model,
+            self.optimizer,
+            progress,
+            metadata,
+            self.keep,
+            self.average,
+        )
+        self._steps, self._saved_at = 0, time.monotonic()
+        return saved
+
+    def finish_epoch(self, figures: dict[str, float], metrics: dict[str, float], primary: str) -> None:
+        """Note an epoch's figures and scores; keep its weights if they are the best so far; write a checkpoint."""
+        progress, epoch = self.progress, self.progress.epoch
+        progress.history.append({"epoch": epoch, **figures, **metrics})
+        progress.epoch, progress.iteration, progress.averages = epoch + 1, 0, {}
+        logger.info("=> saving checkpoint to %s", self.folder.as_posix())
+        score = metrics.get(primary, float(epoch))  # a set without labels: the newest is the best
+        better = progress.best_score is None or score > progress.best_score
+        if better and self._written(save_weights, self._best, self.folder / BEST_WEIGHTS, self._describe_epoch()):
+            progress.best_score, progress.best_epoch = score, epoch
+        self.save()
+        self._written(write_json, self.folder / HISTORY, progress.history)
+
+    def finish(self) -> None:
+        """Write the weights after the last epoch. Raises UserError if that fails: they are in the checkpoint."""
+        if self._is_writer:
+            path = self.folder / LAST_WEIGHTS
+            save_weights(self._best, path, self._describe_epoch())
+            logger.info("=> saving final model state to %s", path.as_posix())
+
+    def _describe_epoch(self) -> dict[str, Any]:
+        figures = dict(self.progress.history[-1])
+        return self.describe(epoch=figures.pop("epoch"), metrics=figures)
+
+    def _written(self, write: Callable[..., None], *arguments: Any) -> bool:
+        if not self._is_writer:
+            return True
+        try:
+            write(*arguments)
+        except UserError as error:
+            logger.error("=> %s; the training goes on, and what is in %s stays", error, self.folder.as_posix())
+            return False
+        return True
 
 
 def _set_strictly(model: nn.Layer, state: dict[str, np.ndarray], path: str | os.PathLike) -> None:
@@ -169,8 +355,6 @@ def _optimizer_state(model: nn.Layer, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _set_optimizer_state(model: nn.Layer, optimizer: Optimizer, state: dict[str, Any]) -> None:
-    import paddle
-
     own_names = {name: parameter.name for name, parameter in model.named_parameters()}
     restored = {}
     for key, value in state.items():
@@ -178,4 +362,18 @@ def _set_optimizer_state(model: nn.Layer, optimizer: Optimizer, state: dict[str,
         if separator:
             key, value = own_names[structured] + suffix, paddle.to_tensor(value)
         restored[key] = value
+    # A backbone that was frozen has no state yet, and Paddle would refuse to begin one beside what is restored.
+    suffixes = {key.partition(_SEPARATOR)[2] for key in state if _SEPARATOR in key}
+    for parameter in model.parameters():
+        for suffix in suffixes if not parameter.stop_gradient else ():
+            if parameter.name + suffix not in restored:
+                restored[parameter.name + suffix] = _initial_state(optimizer, parameter, suffix)
     optimizer.set_state_dict(restored)
+
+
+def _initial_state(optimizer: Optimizer, parameter: Tensor, suffix: str) -> Tensor:
+    """What an optimiser holds of a parameter before its first step."""
+    for beta in ("beta1", "beta2"):
+        if beta in suffix:  # "_beta1_pow_acc_0"
+            return paddle.full([1], getattr(optimizer, f"_{beta}"))
+    return paddle.zeros_like(parameter)  # moments and velocities

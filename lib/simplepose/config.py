@@ -10,6 +10,7 @@ import copy
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ from simplepose.files import read_yaml
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.skeletons import SKELETONS, Skeleton, load_skeleton, skeleton_from
 
+SECONDS = {"s": 1, "min": 60, "h": 3600}
 BACKBONE_STRIDE = 32  # a ResNet's output is 1/32 of its input
 
 DEFAULTS: dict[str, Any] = {
@@ -45,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
         "FLIP": True,
         "SCALE_FACTOR": 0.25,
         "ROT_FACTOR": 30,  # degrees
+        "MAX_BAD": 0,  # unreadable training images that are named and left out; one more ends the training
     },
     "MODEL": {
         "NAME": "pose_resnet",
@@ -75,7 +78,10 @@ DEFAULTS: dict[str, Any] = {
         "SEED": 0,
         "BEGIN_EPOCH": 0,
         "END_EPOCH": 140,
-        "RESUME": False,  # go on from the run folder's checkpoint, if there is one
+        "RESUME": False,  # go on from the run folder's newest checkpoint, if there is one
+        "CHECKPOINT_EVERY": "10min",  # also within an epoch: a time in s, min or h, or a number of steps; 0: no
+        "SYNC_BN": False,  # batch norm over the batches of all GPUs; Paddle has no such thing for CPUs
+        "KEEP_CHECKPOINTS": 2,  # the newest, and those before it
         "CHECKPOINT": "",
         "OPTIMIZER": "adam",
         "LR": 0.001,
@@ -83,6 +89,10 @@ DEFAULTS: dict[str, Any] = {
         "LR_FACTOR": 0.1,
         "LR_STEP": [90, 110],  # epochs
         "WARMUP_ITERS": 0,
+        "ACCUMULATE": 1,  # iterations whose gradients are averaged to one step of the optimiser
+        "CLIP_GRAD_NORM": 0.0,  # longer gradients, of all weights together, are shortened to this; 0: none are
+        "FREEZE_BACKBONE_EPOCHS": 0,  # in the first so many epochs the head alone learns
+        "EMA": 0.0,  # decay of the averaged weights that are validated and kept beside the trained, as 0.999; 0: none
         "WD": 0.0001,
         "MOMENTUM": 0.9,
         "NESTEROV": False,
@@ -146,8 +156,10 @@ POSITIVE = (
     "MODEL.NUM_JOINTS",
     "MODEL.EXTRA.SIGMA",
     "MODEL.EXTRA.NUM_DECONV_LAYERS",
+    "TRAIN.ACCUMULATE",
     "TRAIN.BATCH_SIZE",
     "TRAIN.END_EPOCH",
+    "TRAIN.KEEP_CHECKPOINTS",
     "TRAIN.LR",
     "TEST.BATCH_SIZE",
     "TEST.OKS_THRE",
@@ -156,8 +168,12 @@ NOT_NEGATIVE = (
     "WORKERS",
     "DATASET.SCALE_FACTOR",
     "DATASET.ROT_FACTOR",
+    "DATASET.MAX_BAD",
     "TRAIN.SEED",
     "TRAIN.BEGIN_EPOCH",
+    "TRAIN.CLIP_GRAD_NORM",
+    "TRAIN.EMA",
+    "TRAIN.FREEZE_BACKBONE_EPOCHS",
     "TRAIN.WARMUP_ITERS",
     "TRAIN.WD",
 )
@@ -259,6 +275,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
         raise UserError(f"the value of {text!r} is not valid YAML") from None
+
+
+def parse_interval(value: Any) -> tuple[float | None, int | None] | None:
+    """TRAIN.CHECKPOINT_EVERY as (seconds, steps), one of them None, or both for never; None if it is neither."""
+    if _is_int(value):
+        return (None, value or None) if value >= 0 else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h)", value) if isinstance(value, str) else None
+    return (float(match[1]) * SECONDS[match[2]], None) if match else None
 
 
 def dump_config(config: dict[str, Any]) -> str:
@@ -365,6 +389,10 @@ def _typed(key: str, value: Any, where: str) -> Any:
         return value
     if key == "DATASET.SKELETON" and isinstance(value, dict):  # as in a weight file; checked once all is known
         return dict(value)
+    if key == "TRAIN.CHECKPOINT_EVERY":
+        if parse_interval(value) is None:
+            raise wrong('a time such as "10min", "30s" or "2h", or a number of steps')
+        return value
     if key == "MODEL.STYLE" and value == "paddle":  # the earlier Paddle port's word for the same network
         return "pytorch"
     if isinstance(default, bool):
@@ -448,6 +476,12 @@ def _check(config: dict, where: str) -> None:
     for key in NOT_NEGATIVE:
         if get_key(config, key) < 0:
             raise UserError(f"{key} must not be negative ({where}), found {get_key(config, key)!r}")
+    if config["TRAIN"]["BEGIN_EPOCH"] >= config["TRAIN"]["END_EPOCH"]:
+        begin, end = config["TRAIN"]["BEGIN_EPOCH"], config["TRAIN"]["END_EPOCH"]
+        raise UserError(f"TRAIN.BEGIN_EPOCH is {begin} and TRAIN.END_EPOCH {end} ({where}): no epoch to train")
+    if config["TRAIN"]["EMA"] >= 1:
+        found = config["TRAIN"]["EMA"]
+        raise UserError(f"TRAIN.EMA must be below 1 ({where}), found {found!r}: the average would never move")
     if config["DATASET"]["SCALE_FACTOR"] >= 1:
         found = config["DATASET"]["SCALE_FACTOR"]
         raise UserError(f"DATASET.SCALE_FACTOR must be below 1 ({where}), found {found!r}: a crop of no size")

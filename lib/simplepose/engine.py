@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.optimizer import Optimizer
 
+from simplepose.checkpoint import Progress
 from simplepose.data.dataset import Batch, BatchLoader
 from simplepose.geometry import apply_affine
 from simplepose.heatmaps import HeatmapCodec, argmax_cells
 from simplepose.inference import InferenceSettings, Network, predict_heatmaps
 from simplepose.losses import joints_mse_loss
 from simplepose.metrics.accuracy import heatmap_accuracy
+from simplepose.optim import WeightAverage
 from simplepose.preprocessing import InputFormat, denormalize
-from simplepose.runtime import gather, progress
+from simplepose.runtime import Stopped, StopRequest, gather, progress_bar, wait_for_all
 from simplepose.skeletons import Skeleton
 from simplepose.visualize import draw_crops, draw_heatmaps, write_image
+from simplepose.watch import Watch
 
 logger = logging.getLogger("simplepose")
 
@@ -40,10 +44,10 @@ class Evaluator(Protocol):
 
 
 class Average:
-    """A running mean and the value last added."""
+    """A running mean and the value last added. It can start from another's total and count."""
 
-    def __init__(self) -> None:
-        self.value = self.total = self.count = 0.0
+    def __init__(self, total: float = 0.0, count: float = 0.0) -> None:
+        self.value, self.total, self.count = 0.0, total, count
 
     def add(self, value: float, count: float = 1) -> None:
         self.value = value
@@ -89,41 +93,66 @@ def train_one_epoch(
     model: nn.Layer,
     loader: BatchLoader,
     optimizer: Optimizer,
-    epoch: int,
+    progress: Progress,
     end_epoch: int,
     print_freq: int,
     use_target_weight: bool = True,
+    accumulate: int = 1,
+    average: WeightAverage | None = None,
+    frozen: nn.Layer | None = None,
     writer: Any = None,
     pictures: DebugPictures | None = None,
+    watch: Watch | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> dict[str, float]:
-    """Train on every batch of the loader once.
+    """Train on every batch of the epoch that `progress` is at, or on what is left of them.
 
     Every `print_freq` iterations a line is logged, the accuracy measured, and scalars written to `writer` (a
-    VisualDL LogWriter). In between nothing waits for the device.
+    VisualDL LogWriter).
+
+    Args:
+        progress: kept up to date after every step of the optimiser.
+        accumulate: iterations whose gradients are averaged to one such step; at the end of an epoch maybe fewer.
+        average: follows the weights after each step.
+        frozen: part of the model that is run in eval mode; see `PoseResNet.freeze_backbone`.
+        watch: looks at every step before it is taken.
+        after_step: called when it is taken. It may save a checkpoint, or raise what ends the epoch here; another call
+            then does the rest.
 
     Returns:
         train_loss and train_accuracy, means over the epoch (the accuracy over the printed iterations), lr.
     """
     model.train()
-    batch_time, data_time, accuracy = Average(), Average(), Average()
-    loss_sum, num_samples = paddle.zeros([]), 0
+    if frozen is not None:
+        frozen.eval()
+    epoch, first = progress.epoch, progress.iteration
+    batch_time, data_time = Average(), Average()
+    losses, accuracy = (Average(*progress.averages.get(name, ())) for name in ("loss", "accuracy"))
     schedule = optimizer._learning_rate
     start = time.perf_counter()
-    for i, batch in enumerate(progress(loader.epoch(epoch), len(loader), f"epoch {epoch}")):
+    batches = progress_bar(loader.epoch(epoch, first), len(loader), f"epoch {epoch}", first)
+    for i, batch in enumerate(batches, first):
         data_time.add(time.perf_counter() - start)
         images = paddle.to_tensor(batch.images)
         target, weights = paddle.to_tensor(batch.heatmaps), paddle.to_tensor(batch.weights)
 
-        heatmaps = model(images)  # (N, K, h, w)
-        loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
-        loss.backward()
+        is_step = (i + 1) % accumulate == 0 or i == len(loader) - 1
+        in_step = min(accumulate, len(loader) - i // accumulate * accumulate)  # iterations
+        with model.no_sync() if isinstance(model, paddle.DataParallel) and not is_step else nullcontext():
+            heatmaps = model(images)  # (N, K, h, w)
+            loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
+            (loss / in_step).backward()
         lr = optimizer.get_lr()
-        optimizer.step()
-        optimizer.clear_grad()
+        losses.add(float(loss), len(images))
+        if watch is not None:
+            watch.look(batch, heatmaps, losses.value, lr, epoch, i)
+        if is_step:
+            optimizer.step()
+            optimizer.clear_grad()
+            if average is not None:
+                average.update(model)
         schedule.step()
 
-        loss_sum += loss.detach() * len(images)
-        num_samples += len(images)
         printed = i % print_freq == 0 or i == len(loader) - 1
         if printed:
             predicted = heatmaps.detach().numpy()
@@ -132,25 +161,30 @@ def train_one_epoch(
         if printed:
             iteration = epoch * len(loader) + i
             remaining = timedelta(seconds=int((end_epoch * len(loader) - iteration - 1) * batch_time.mean))
-            loss_now, loss_mean = float(loss), float(loss_sum) / num_samples
             logger.info(
                 f"Epoch: [{epoch}][{i}/{len(loader)}]\t"
                 f"Time {batch_time.value:.3f}s ({batch_time.mean:.3f}s)\t"
                 f"Speed {len(images) / batch_time.value:.1f} samples/s\t"
                 f"Data {data_time.value:.3f}s ({data_time.mean:.3f}s)\t"
                 f"Lr {lr:.5f} ({lr:.5f})\t"
-                f"Loss {loss_now:.5f} ({loss_mean:.5f})\t"
+                f"Loss {losses.value:.5f} ({losses.mean:.5f})\t"
                 f"Accuracy {accuracy.value:.3f} ({accuracy.mean:.3f})\t"
                 f"eta: {remaining}"
             )
             if writer is not None:
-                writer.add_scalar("train/loss", loss_now, iteration)
+                writer.add_scalar("train/loss", losses.value, iteration)
                 writer.add_scalar("train/accuracy", accuracy.value, iteration)
                 writer.add_scalar("train/lr", lr, iteration)
             if pictures is not None:
                 pictures.save(f"train_{i}", batch, predicted)
+        if is_step:
+            progress.iteration = i + 1
+            progress.averages = {"loss": [losses.total, losses.count], "accuracy": [accuracy.total, accuracy.count]}
+            if after_step is not None:
+                after_step()
         start = time.perf_counter()
-    return {"train_loss": float(loss_sum) / num_samples, "train_accuracy": accuracy.mean, "lr": lr}
+    lr = schedule.base_lr * schedule.lr_lambda(schedule.last_epoch - 1)  # of the last step, whoever made it
+    return {"train_loss": losses.mean, "train_accuracy": accuracy.mean, "lr": lr}
 
 
 def evaluate(
@@ -161,29 +195,35 @@ def evaluate(
     print_freq: int,
     use_target_weight: bool = True,
     pictures: DebugPictures | None = None,
-) -> tuple[dict[str, float], Batch, np.ndarray]:
+    stop: StopRequest | None = None,
+) -> tuple[dict[str, float], tuple[Batch, np.ndarray] | None]:
     """Predict every sample and hand it to the evaluator, in the image's own coordinates.
 
-    Over several processes each predicts its share, and every evaluator receives all of them.
+    Over several processes each predicts some of the batches, and every evaluator receives all of them in order.
 
     Returns:
-        valid_loss and valid_accuracy, or nothing if no joint is labelled; the first batch and its heatmaps
-        (N, K, h, w), to draw.
+        valid_loss and valid_accuracy, or nothing if no joint is labelled; this process's first batch and its heatmaps
+        (N, K, h, w), to draw, or None if it had none.
+
+    Raises:
+        Stopped: on every process, if one of them was asked to.
     """
     dataset = loader.dataset
     batch_time, losses, accuracy = Average(), Average(), Average()
-    predictions = []
+    results = []
     first = None
     start = time.perf_counter()
-    for i, batch in enumerate(progress(loader.epoch(), len(loader), "test")):
+    for i, batch in enumerate(progress_bar(loader.epoch(), len(loader), "test")):
+        if stop is not None and stop.requested:
+            break
         heatmaps = predict_heatmaps(network, batch.images, dataset.skeleton.flip_permutation, settings)
         joints, scores = dataset.codec.decode(heatmaps, settings.post_process)  # (N, K, 2), (N, K)
-        predictions.append((batch.indices, apply_affine(batch.to_image, joints), scores))
-
         weights = paddle.to_tensor(batch.weights) if use_target_weight else None
         loss = joints_mse_loss(paddle.to_tensor(heatmaps), paddle.to_tensor(batch.heatmaps), weights)
+        correct = heatmap_accuracy(heatmaps, batch.heatmaps)
         losses.add(float(loss), len(heatmaps))
-        accuracy.add(*heatmap_accuracy(heatmaps, batch.heatmaps))
+        accuracy.add(*correct)
+        results.append((batch.indices, apply_affine(batch.to_image, joints), scores, float(loss), correct))
         first = first or (batch, heatmaps)
         batch_time.add(time.perf_counter() - start)
         start = time.perf_counter()
@@ -196,9 +236,17 @@ def evaluate(
             )
             if pictures is not None:
                 pictures.save(f"val_{i}", batch, heatmaps)
-    for share in gather(predictions):
-        for indices, joints, scores in share:
-            evaluator.add(indices, joints, scores)
+    wait_for_all()
+    shares = gather((results, stop is not None and stop.requested))
+    if any(stopped for _, stopped in shares):
+        raise Stopped
+    losses, accuracy = Average(), Average()  # over everybody's batches, in the order of a single process
+    for indices, joints, scores, loss, correct in sorted(
+        (r for share, _ in shares for r in share), key=lambda r: r[0][0]
+    ):
+        evaluator.add(indices, joints, scores)
+        losses.add(loss, len(indices))
+        accuracy.add(*correct)
     labelled = any(sample.visible.any() for sample in dataset.samples)
     figures = {"valid_loss": losses.mean, "valid_accuracy": accuracy.mean} if labelled else {}
-    return figures, *first
+    return figures, first

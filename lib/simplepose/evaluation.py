@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from simplepose.config import arch_name
 from simplepose.engine import DebugPictures, Evaluator, evaluate
 from simplepose.preprocessing import denormalize
-from simplepose.runtime import git_commit, ranks, write_json
+from simplepose.runtime import StopRequest, git_commit, ranks, write_json
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -31,20 +31,22 @@ def evaluate_and_report(
     writer: Any = None,
     epoch: int | None = None,
     pictures: DebugPictures | None = None,
+    stop: StopRequest | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Evaluate with the configuration's settings; log the table, write the predictions and metrics.json.
 
     Returns:
-        valid_loss and valid_accuracy; the evaluator's metrics. Each is empty without labels to compare with.
+        valid_loss and valid_accuracy; the evaluator's metrics, computed by the first process alone. Each is empty
+        without labels to compare with.
     """
     from simplepose import build
 
-    figures, batch, heatmaps = evaluate(
+    figures, first = evaluate(
         network, loader, evaluator, build.build_inference_settings(config), config.PRINT_FREQ,
-        config.LOSS.USE_TARGET_WEIGHT, pictures,
+        config.LOSS.USE_TARGET_WEIGHT, pictures, stop,
     )  # fmt: skip
     if ranks()[0] != 0:
-        return figures, evaluator.compute()
+        return figures, {}
     metrics = evaluator.compute(run_folder)
     recipe = {
         "test_set": config.DATASET.TEST_SET,
@@ -77,6 +79,7 @@ def evaluate_and_report(
     if writer is not None:
         for name, value in {**figures, **metrics}.items():
             writer.add_scalar(f"valid/{name.removeprefix('valid_')}", value, epoch)
+        batch, heatmaps = first
         shown = build.build_debug_pictures(config, run_folder)
         crops = denormalize(batch.images[:NUM_PICTURES], shown.input_format)
         picture = shown.draw(crops, heatmaps[:NUM_PICTURES], batch.weights[:NUM_PICTURES])

@@ -17,10 +17,13 @@ from simplepose.errors import UserError
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def written_whole(path: str | os.PathLike, keep: int = 1) -> Iterator[Path]:
     """Yield a scratch path in the same folder, made if need be; it takes `path`'s name when the block ends well.
 
     An older file of that name stays until then, and stays for good if the block fails.
+
+    Args:
+        keep: how many files remain, the new one among them: <path>, and before it <path>.1, <path>.2, ...
 
     Raises:
         UserError: the folder does not take the file, or the disk is full.
@@ -32,7 +35,12 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         yield scratch
         with open(scratch, "rb+") as stream:
             os.fsync(stream.fileno())
+        for number in range(keep - 1, 0, -1):
+            before = numbered(path, number - 1)
+            if before.exists():
+                os.replace(before, numbered(path, number))
         os.replace(scratch, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
@@ -54,6 +62,27 @@ def read_text(path: str | os.PathLike, what: str) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text in UTF-8, as a {what} file is") from None
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The name under which `written_whole` keeps the file from so many writings ago; 0 is the newest."""
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def remove_scratch(folder: Path, name: str) -> None:
+    """Remove what a process that was killed while writing `name` left beside it."""
+    for scratch in folder.glob(f"{name}.*.part"):
+        scratch.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renaming last through a power failure; Windows does so by itself."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_yaml(path: str | os.PathLike, what: str) -> Any:

@@ -1,4 +1,4 @@
-"""Optimisers and learning rates. A learning rate is a plain function of the iteration."""
+"""Optimisers, learning rates and averaged weights. A learning rate is a plain function of the iteration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
-    from paddle import Tensor
+    from paddle import Tensor, nn
     from paddle.optimizer import Optimizer
 
 POLYNOMIAL_POWER = 0.9
@@ -48,21 +48,53 @@ def build_optimizer(
     weight_decay: float = 0.0,
     momentum: float = 0.9,
     nesterov: bool = False,
+    max_grad_norm: float = 0.0,
 ) -> Optimizer:
     """An optimiser whose rate follows `schedule`; call `optimizer._learning_rate.step()` after each iteration.
 
     Args:
         kind: "adam" (without weight decay, as the original), "adamw", or "sgd" (momentum, L2 decay).
+        max_grad_norm: the gradient of all parameters together is shortened to this length; 0: it is left alone.
     """
     import paddle
 
     rate = paddle.optimizer.lr.LambdaDecay(base_lr, schedule)
+    clip = paddle.nn.ClipGradByGlobalNorm(max_grad_norm) if max_grad_norm else None
     if kind == "adam":
-        return paddle.optimizer.Adam(rate, parameters=parameters)
+        return paddle.optimizer.Adam(rate, parameters=parameters, grad_clip=clip)
     if kind == "adamw":
-        return paddle.optimizer.AdamW(rate, parameters=parameters, weight_decay=weight_decay)
+        return paddle.optimizer.AdamW(rate, parameters=parameters, weight_decay=weight_decay, grad_clip=clip)
     if kind == "sgd":
         return paddle.optimizer.Momentum(
-            rate, momentum, parameters=parameters, use_nesterov=nesterov, weight_decay=weight_decay
-        )
+            rate, momentum, parameters=parameters, use_nesterov=nesterov, weight_decay=weight_decay,
+            grad_clip=clip,
+        )  # fmt: skip
     raise ValueError(f"unknown optimiser {kind!r}")
+
+
+class WeightAverage:
+    """An exponential moving average of a network's weights and batch-norm statistics, in a network of its own.
+
+    After step n (from 0), average = d * average + (1 - d) * weights with d = min(decay, n / (10 + n)): it starts as the
+    weights after the first step, and follows faster as long as there were few.
+
+    Args:
+        network: like the one to be averaged; whatever weights it has.
+        decay: 0.999 looks back over about a thousand steps.
+    """
+
+    def __init__(self, network: nn.Layer, decay: float):
+        self.network = network
+        self.decay = decay
+        self.steps = 0
+
+    def update(self, model: nn.Layer) -> None:
+        """Take up the weights after one more step."""
+        import paddle
+
+        decay = min(self.decay, self.steps / (10 + self.steps))
+        self.steps += 1
+        current = model.state_dict()
+        with paddle.no_grad():
+            for name, tensor in self.network.state_dict().items():
+                tensor.set_value(decay * tensor + (1 - decay) * current[name])

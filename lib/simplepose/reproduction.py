@@ -54,19 +54,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Run:
-    """One seed's training with the code of a commit: `history` by epoch, its best and its last weights."""
+    """One seed's training with the code of a commit: what it took, `history` by epoch, its best and last weights."""
 
     seed: int
     commit: str
+    seconds: float
     history: list[Entry]
     best: Scored
     last: Scored
-
-    @property
-    def seconds(self) -> float | None:
-        """Training and validation together; None if an epoch was run before times were kept."""
-        parts = [entry.get("seconds") for entry in self.history]
-        return None if None in parts else sum(parts)
 
 
 def read_reference(path: str | os.PathLike) -> dict[int, list[Entry]]:

@@ -9,15 +9,20 @@ import contextlib
 import ctypes
 import io
 import logging
+import logging.handlers
 import os
 import platform
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +45,8 @@ def start_paddle() -> str:
     """
     if "paddle" in sys.modules:
         return "CPU settings: as they were, Paddle was already loaded"
-    wanted = {"OMP_NUM_THREADS": str(available_cores())}
+    on_this_machine = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # processes of paddle.distributed.launch
+    wanted = {"OMP_NUM_THREADS": str(max(1, available_cores() // on_this_machine))}
     if _is_amd_with_avx2():
         wanted["MKL_DEBUG_CPU_TYPE"] = "5"
     # A thread spins for a millisecond before it sleeps: long enough for the next of many small products, short
@@ -166,7 +172,9 @@ def set_seeds(seed: int) -> None:
 
 
 def make_run_folder(folder: Path) -> Path:
-    """Create the folder, see that it can be written to, and return it."""
+    """Create the folder, see that it can be written to, and return it. The first process alone writes to it."""
+    if ranks()[0] != 0:
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -179,24 +187,26 @@ def make_run_folder(folder: Path) -> Path:
     return folder
 
 
-def set_aside(run_folder: Path) -> Path | None:
+def set_aside(run_folder: Path, checkpoints: Sequence[Path]) -> Path | None:
     """Rename a run folder that holds an earlier training, so that a fresh one overwrites nothing.
+
+    Args:
+        checkpoints: those in the folder, newest first.
 
     Returns:
         The earlier run's new place, or None if there was none.
     """
-    checkpoint = run_folder / "checkpoint"
-    if ranks()[0] != 0 or not checkpoint.exists():
+    if ranks()[0] != 0 or not checkpoints:
         return None
-    saved = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(checkpoint.stat().st_mtime))
+    saved = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(checkpoints[0].stat().st_mtime))
     earlier = run_folder.with_name(f"{run_folder.name}_until_{saved}")
     run_folder.rename(earlier)
     run_folder.mkdir()
     return earlier
 
 
-def set_up_logging(log_file: Path | None = None) -> None:
-    """Log to the screen and to a file; rank 0 alone speaks."""
+def set_up_logging() -> None:
+    """Log to the screen, and keep all lines for the file that `log_to` names; rank 0 alone speaks."""
     logger.handlers.clear()
     logger.propagate = False
     logger.setLevel(logging.INFO)
@@ -204,12 +214,32 @@ def set_up_logging(log_file: Path | None = None) -> None:
     if rank != 0:
         logger.setLevel(logging.ERROR)
         return
-    handlers: list[logging.Handler] = [_ConsoleHandler()]
-    if log_file is not None:
-        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
-    for handler in handlers:
-        handler.setFormatter(_LineFormatter())
-        logger.addHandler(handler)
+    console = _ConsoleHandler()
+    console.setFormatter(_LineFormatter())
+    logger.addHandler(console)
+    logger.addHandler(logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
+
+
+def log_to(log_file: Path) -> None:
+    """Write the log to this file as well, what was said so far included."""
+    if ranks()[0] != 0:
+        return
+    file = _LogFile(log_file, encoding="utf-8")
+    file.setFormatter(_LineFormatter())
+    for handler in list(logger.handlers):
+        if isinstance(handler, logging.handlers.MemoryHandler):
+            handler.setTarget(file)
+            logger.removeHandler(handler)
+            handler.close()  # hands everything on
+    logger.addHandler(file)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk does not make into a traceback for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        logger.removeHandler(self)
+        logger.error("=> cannot write %s: %s; the log goes on on the screen", self.baseFilename, sys.exc_info()[1])
 
 
 class _LineFormatter(logging.Formatter):
@@ -233,17 +263,18 @@ class _ConsoleHandler(logging.Handler):
             tqdm.write(self.format(record).encode("ascii", "replace").decode(), file=sys.stdout)
 
 
-def progress(iterable: Iterable, total: int, description: str) -> Iterable:
+def progress_bar(iterable: Iterable, total: int, description: str, done: int = 0) -> Iterable:
     """The iterable behind a bar on a terminal; bare otherwise, where plain log lines tell the progress."""
     from tqdm import tqdm
 
     rank, _ = ranks()
     return tqdm(
-        iterable, total=total, desc=description, leave=False, dynamic_ncols=True,
+        iterable, total=total, desc=description, initial=done, leave=False, dynamic_ncols=True,
         disable=rank != 0 or not sys.stderr.isatty(),
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1)
 def git_commit() -> str:
     """The checkout's commit, with "-dirty" if files differ from it; "unknown" outside of a checkout."""
     try:
@@ -266,6 +297,105 @@ def gather(item: object) -> list:
     items: list = []
     paddle.distributed.all_gather_object(items, item)
     return items
+
+
+def broadcast(item: Any) -> Any:
+    """The first process's item, on every process."""
+    if ranks()[1] == 1:
+        return item
+    import paddle.distributed
+
+    items = [item]
+    paddle.distributed.broadcast_object_list(items, src=0)
+    return items[0]
+
+
+def share_statistics(model: Any) -> None:
+    """Give every process the first one's batch-norm statistics: each has seen other batches since the start."""
+    if ranks()[1] == 1:
+        return
+    import paddle.distributed
+
+    for tensor in model.state_dict().values():
+        if tensor.stop_gradient:
+            paddle.distributed.broadcast(tensor, src=0)
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here as often as this one, however long that takes.
+
+    Collectives of gloo give up after 30 seconds, and the first process alone saves and scores. To be called wherever
+    processes may drift apart by more, and not in every step: it takes a fifth of a second.
+    """
+    rank, num_ranks = ranks()
+    if num_ranks == 1:
+        return
+    from paddle.base import core
+
+    store = core.create_or_get_global_tcp_store()  # through which the processes found each other
+    count = store.add(f"arrived/{rank}", 1)
+    pause = 0.001
+    for other in range(num_ranks):
+        while store.add(f"arrived/{other}", 0) < count:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+
+
+@contextlib.contextmanager
+def first_failure_first() -> Iterator[None]:
+    """Let the process that failed first end first: the launcher shows what that one said, not its victims."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # as Paddle raises them
+        if ranks()[1] > 1 and re.search("gloo|nccl|tcp", str(error), re.IGNORECASE):
+            time.sleep(10)  # a launcher looks every three seconds
+        raise
+
+
+def anybody(*flags: bool) -> list[bool]:
+    """For each flag, whether any process has it set. All must call it after the same step."""
+    if ranks()[1] == 1:
+        return list(flags)
+    import paddle.distributed
+
+    votes = paddle.to_tensor([int(flag) for flag in flags])
+    paddle.distributed.all_reduce(votes, paddle.distributed.ReduceOp.MAX)
+    return votes.numpy().astype(bool).tolist()
+
+
+class Stopped(Exception):
+    """The user wants the training to end; every process raises this after the same step."""
+
+
+class StopRequest:
+    """Within `with StopRequest() as stop`, Ctrl-C and SIGTERM ask for an end; a second one ends at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    # paddle.distributed.launch sends SIGTERM three times to each process in turn, and kills it half a minute later.
+    LAUNCHER_REPEATS = 10  # seconds
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._since = 0.0
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        if hasattr(signal, "siginterrupt"):  # not on Windows
+            for number in self.SIGNALS:
+                signal.siginterrupt(number, False)  # or waiting for other processes would end in an error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if not self.requested:
+            self.requested, self._since = True, time.monotonic()
+            # Not through the log: its lock may be held by the very code that the signal interrupts.
+            os.write(2, b"=> finishing this step and saving; once more ends at once\n")
+        elif ranks()[1] == 1 or time.monotonic() - self._since > self.LAUNCHER_REPEATS:
+            os._exit(128 + number)
 
 
 def start_time() -> str:

@@ -30,7 +30,7 @@ from simplepose.data.sample import PoseSample
 from simplepose.errors import UserError
 from simplepose.files import written_whole
 from simplepose.preprocessing import image_file, read_image
-from simplepose.runtime import progress
+from simplepose.runtime import progress_bar
 
 logger = logging.getLogger("simplepose")
 
@@ -110,9 +110,14 @@ class CropCache:
         self._told = False
 
     def patch(self, row: int) -> tuple[np.ndarray, tuple[int, int, int]] | None:
-        """The patch of a sample (h, w, 3) uint8 with its left, top and step; None if its pixels are damaged."""
+        """The patch of a sample (h, w, 3) uint8 with its left, top and step.
+
+        None if its pixels are damaged, or if its photograph could not be read.
+        """
         entry = self._index[row]
         height, width = int(entry["height"]), int(entry["width"])
+        if not height:
+            return None
         flat = self._pixels[entry["offset"] : entry["offset"] + height * width * 3]
         if zlib.crc32(flat) != entry["checksum"]:
             self._give_up()
@@ -147,7 +152,7 @@ def open_crop_cache(
         workers: threads that make it.
 
     Raises:
-        UserError: an image that cannot be read, or no room for the cache.
+        UserError: no room for the cache, or no photograph that can be read. One that cannot is left out.
     """
     folder = Path(folder)
     pixels = folder / f"{_digest(samples, settings, size_wh)}.pixels"
@@ -173,8 +178,8 @@ def _digest(samples: Sequence[PoseSample], settings: AugmentationSettings, size_
             try:
                 stat = os.stat(file)
             except OSError:
-                raise UserError(f"no such image: {sample.image}") from None
-            files[file] = (stat.st_size, stat.st_mtime_ns)
+                stat = None
+            files[file] = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
     rows = [
         (sample.image, *files[image_file(sample.image)], *map(float, (*sample.center, sample.size[0])))
         for sample in samples
@@ -208,13 +213,13 @@ def _make(pixels: Path, samples: Sequence[PoseSample], regions: Sequence[Region]
     _announce(pixels, by_image, regions)
 
     def cut(image: str, rows: list[int]) -> list[tuple[int, np.ndarray, Region]]:
-        photograph = read_image(image)
-        return [(row, *cut_patch(photograph, regions[row])) for row in rows]
+        photograph = _read_or_none(image)  # whoever wants this person will find the same, and say so
+        return [] if photograph is None else [(row, *cut_patch(photograph, regions[row])) for row in rows]
 
     index = np.zeros(len(samples), INDEX)
     _index_path(pixels).unlink(missing_ok=True)
     with written_whole(pixels) as scratch, open(scratch, "wb") as stream:
-        for patches in progress(_in_threads(cut, by_image, workers), len(by_image), "crop cache"):
+        for patches in progress_bar(_in_threads(cut, by_image, workers), len(by_image), "crop cache"):
             for row, patch, region in patches:
                 place = (stream.tell(), patch.shape[1], patch.shape[0], region.left, region.top, region.step)
                 index[row] = (*place, zlib.crc32(patch))
@@ -227,7 +232,13 @@ def _announce(pixels: Path, by_image: dict[str, list[int]], regions: Sequence[Re
     """Say how large the cache will be, about; refuse if the disk has no room for it."""
     images = list(by_image)
     looked_at = images[:: max(1, len(images) // SAMPLED_SIZES)]
-    sampled = [cut_patch(read_image(image), regions[row])[0].nbytes for image in looked_at for row in by_image[image]]
+    sampled = []
+    for image in looked_at:
+        photograph = _read_or_none(image)
+        if photograph is not None:
+            sampled += [cut_patch(photograph, regions[row])[0].nbytes for row in by_image[image]]
+    if not sampled:
+        raise UserError(f"DATASET.CACHE: of {len(looked_at)} photographs none can be read, as {looked_at[0]}")
     expected = int(np.mean(sampled) * len(regions))
     free = shutil.disk_usage(pixels.parent).free
     logger.info(
@@ -239,6 +250,13 @@ def _announce(pixels: Path, by_image: dict[str, list[int]], regions: Sequence[Re
             f"DATASET.CACHE: {pixels.parent} has {_size(free)} free, the cache needs about {_size(expected)}; name "
             "another folder, or leave DATASET.CACHE empty"
         )
+
+
+def _read_or_none(image: str) -> np.ndarray | None:
+    try:
+        return read_image(image)
+    except UserError:
+        return None
 
 
 def _in_threads(cut, by_image: dict[str, list[int]], workers: int) -> Iterator[list]:

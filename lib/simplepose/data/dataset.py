@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +14,13 @@ import numpy as np
 from simplepose.data.augment import NO_AUGMENTATION, AugmentationSettings, sample_augmentation
 from simplepose.data.crop_cache import CropCache
 from simplepose.data.sample import PoseSample
+from simplepose.errors import UserError
 from simplepose.geometry import apply_affine, crop_affine, invert_affine, patch_affine
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.preprocessing import REDUCED, InputFormat, crop_image, normalize, read_image
 from simplepose.skeletons import Skeleton
+
+logger = logging.getLogger("simplepose")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class PoseDataset:
         cache: of these samples' surroundings; None reads the images.
         reduced_decode: decode an image at 1/2, 1/4 or 1/8 where a crop is at least that much coarser. Faster, and
             pixels are averaged that a plain crop skips.
+        max_bad: how many images may be unreadable. Each is named once, and the sample of the next row that can be read
+            takes its place; with one more, reading them ends in an error.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class PoseDataset:
         seed: int = 0,
         cache: CropCache | None = None,
         reduced_decode: bool = False,
+        max_bad: int = 0,
     ):
         self.samples = samples
         self.skeleton = skeleton
@@ -71,6 +79,9 @@ class PoseDataset:
         self.seed = seed
         self.cache = cache
         self.reduced_decode = reduced_decode
+        self.max_bad = max_bad
+        self.bad_images: set[str] = set()
+        self._lock = threading.Lock()  # batches are made by several threads
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -109,9 +120,31 @@ class PoseDataset:
         pixels, place = cached
         return crop_image(pixels, patch_affine(affine, *place), self.codec.image_size_wh)
 
+    def _load_readable(self, index: int, epoch: int) -> tuple[int, tuple]:
+        """The first row from `index` on whose image can be read, and its crop; see `max_bad`."""
+        for row in range(index, index + len(self)):
+            row %= len(self)
+            try:
+                return row, self.load_crop(row, epoch)
+            except UserError as error:
+                self._tolerate(self.samples[row].image, error)
+        raise UserError(f"none of the {len(self)} samples has an image that can be read")
+
+    def _tolerate(self, image: str, error: UserError) -> None:
+        with self._lock:
+            if image in self.bad_images:
+                return
+            if self.max_bad == 0:
+                raise error
+            if len(self.bad_images) == self.max_bad:
+                raise UserError(f"{error}; {self.max_bad} others before it, as many as DATASET.MAX_BAD allows")
+            self.bad_images.add(image)
+            logger.error("=> left out, %d of DATASET.MAX_BAD %d: %s", len(self.bad_images), self.max_bad, error)
+
     def load_batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
         """Crops, normalises and draws targets for the samples in these rows."""
-        crops, joints, visible, affines = zip(*(self.load_crop(index, epoch) for index in indices))
+        indices, loaded = zip(*(self._load_readable(index, epoch) for index in indices))
+        crops, joints, visible, affines = zip(*loaded)
         heatmaps, weights = self.codec.encode(np.stack(joints), np.stack(visible))
         return Batch(
             images=normalize(np.stack(crops), self.input_format),
@@ -125,8 +158,8 @@ class PoseDataset:
 class BatchSampler:
     """Which rows form which batch, a function of seed, epoch and rank alone.
 
-    With several processes the order is padded to a whole number per process by repeating its start, as
-    distributed samplers do; evaluators store by row, so a repeated row counts once.
+    With several processes the order is padded to a whole number per process by repeating its start, so that all of them
+    make the same number of steps.
     """
 
     def __init__(self, length: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, num_ranks: int = 1):
@@ -141,6 +174,18 @@ class BatchSampler:
         per_rank = -(-self.length // self.num_ranks)
         return -(-per_rank // self.batch_size)
 
+    @property
+    def order(self) -> dict[str, int | bool]:
+        """What an epoch's batches follow from; one that was stopped amid it can go on only in the same order."""
+        return {
+            "iterations": len(self),
+            "samples": self.length,
+            "batch size": self.batch_size,
+            "processes": self.num_ranks,
+            "shuffled": self.shuffle,
+            "seed": self.seed,
+        }
+
     def batches(self, epoch: int) -> list[list[int]]:
         """The rows of every batch of this rank in this epoch."""
         order = np.arange(self.length)
@@ -151,6 +196,30 @@ class BatchSampler:
         return [order[start : start + self.batch_size] for start in range(0, per_rank, self.batch_size)]
 
 
+class DealtBatches:
+    """The batches of an evaluation, in order, dealt out to the processes one by one.
+
+    Every batch is the one that a single process would make: nobody is predicted twice, and the scores are the same to
+    the last digit. A process may get none.
+    """
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, num_ranks: int = 1):
+        self.length = length
+        self.batch_size = batch_size
+        self.rank = rank
+        self.num_ranks = num_ranks
+
+    def __len__(self) -> int:
+        return len(self.batches())
+
+    def batches(self, epoch: int = 0) -> list[list[int]]:
+        """The rows of every batch of this rank; the same in every epoch."""
+        del epoch
+        rows = list(range(self.length))
+        starts = range(0, self.length, self.batch_size)
+        return [rows[start : start + self.batch_size] for start in starts][self.rank :: self.num_ranks]
+
+
 class BatchLoader:
     """Iterates over an epoch's batches, made ahead of time by `workers` threads (0: made when asked for).
 
@@ -158,7 +227,7 @@ class BatchLoader:
     Python's lock. Nothing is copied between processes, and an error arrives as itself.
     """
 
-    def __init__(self, dataset: PoseDataset, sampler: BatchSampler, workers: int):
+    def __init__(self, dataset: PoseDataset, sampler: BatchSampler | DealtBatches, workers: int):
         self.dataset = dataset
         self.sampler = sampler
         self.workers = workers
@@ -166,9 +235,9 @@ class BatchLoader:
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield the epoch's batches in order."""
-        batches = self.sampler.batches(epoch)
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """Yield the epoch's batches in order, from number `start` on."""
+        batches = self.sampler.batches(epoch)[start:]
         if self.workers == 0:
             for indices in batches:
                 yield self.dataset.load_batch(indices, epoch)

@@ -55,6 +55,7 @@ class PoseResNet(nn.Layer):
             raise UserError(f"FINAL_CONV_KERNEL is {final_kernel}; it is 1 or 3")
 
         self.backbone = ResNet(depth, style)
+        self._backbone_weights = [weight for weight in self.backbone.parameters() if not weight.stop_gradient]
         narrow = nn.initializer.Normal(0.0, 0.001)
         zero = nn.initializer.Constant(0.0)
         layers: list[nn.Layer] = []
@@ -77,6 +78,16 @@ class PoseResNet(nn.Layer):
         self.final_layer = nn.Conv2D(
             channels, num_joints, final_kernel, padding=final_kernel // 2, weight_attr=narrow, bias_attr=zero
         )
+
+    def freeze_backbone(self, frozen: bool) -> ResNet | None:
+        """Take the backbone's weights out of the gradient, or back in.
+
+        Returns:
+            The backbone if it is frozen now: to be run in eval mode, so that its batch-norm statistics stay as well.
+        """
+        for weight in self._backbone_weights:
+            weight.stop_gradient = frozen
+        return self.backbone if frozen else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.backbone(x)  # (N, C, H/32, W/32)

@@ -30,7 +30,7 @@ from simplepose.weights.names import (
     recognise_source,
     to_project,
 )
-from simplepose.weights.paddle_files import METADATA_KEY, read_paddle, write_paddle
+from simplepose.weights.paddle_files import METADATA_KEY, read_paddle, write_checked, write_paddle
 from simplepose.weights.report import compare
 from simplepose.weights.safe_pickle import shown
 from simplepose.weights.safetensors_files import read_safetensors, write_safetensors
@@ -59,6 +59,7 @@ __all__ = [
     "read_weights",
     "recognise_source",
     "to_project",
+    "write_checked",
     "write_paddle",
     "write_torch",
     "write_weights",

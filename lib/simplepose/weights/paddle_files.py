@@ -2,13 +2,16 @@
 
 `paddle.save` pickles a state dict of numpy arrays together with a table of internal parameter names, and a
 nested object with each tensor as `(internal name, array)`. bfloat16 arrays are stored as uint16 bits.
+
+A training checkpoint is such a pickle with a checksum behind it, where unpicklers do not look.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +22,9 @@ NAME_TABLE = "StructuredToParameterName@@"
 SLICES = "UnpackBigParamInfor@@"  # Paddle's own spelling
 METADATA_KEY = "simplepose"  # JSON text beside the arrays; `Layer.set_state_dict` reports it as unexpected, no more
 PICKLE_PROTOCOL = 4  # what paddle.save writes; protocols 2 and 3 cannot hold more than 4 GiB
+CHECKSUM_MARK = b"blake2b-256 sum:"  # then the 32 bytes of the sum over everything before the mark
+CHECKSUM_BYTES = 32
+CHUNK_BYTES = 1 << 20
 
 
 def read_paddle(path: str | os.PathLike) -> Any:
@@ -32,6 +38,7 @@ def read_paddle(path: str | os.PathLike) -> Any:
     """
     with reading(path), open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
+        _check_sum(stream, size)
         value = load_pickle(stream, size)
         if isinstance(value, dict):
             _join_slices(value, size)
@@ -83,3 +90,45 @@ def write_paddle(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray], 
             pickle.text(metadata)
         pickle.set_items()
         pickle.stop()
+
+
+def write_checked(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    """Write nested dicts, lists, text, numbers and arrays for `read_paddle`, and behind them their checksum."""
+    with open(path, "wb") as stream:
+        summing = _SummingStream(stream)
+        pickle = PickleWriter(summing, PICKLE_PROTOCOL)
+        pickle.value(content)
+        pickle.stop()
+        stream.write(CHECKSUM_MARK + summing.digest.digest())
+
+
+class _SummingStream:
+    """Passes what is written on to a stream and sums it up."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+        self.digest = hashlib.blake2b(digest_size=CHECKSUM_BYTES)
+
+    def write(self, data: Any) -> None:
+        self.digest.update(data)
+        self.stream.write(data)
+
+
+def _check_sum(stream: BinaryIO, size: int) -> None:
+    """Refuse a file whose checksum is not that of its content; files without one pass. Rewinds the stream."""
+    body = size - len(CHECKSUM_MARK) - CHECKSUM_BYTES
+    stream.seek(max(0, body))
+    tail = stream.read()
+    stream.seek(0)
+    if body <= 0 or not tail.startswith(CHECKSUM_MARK):
+        return
+    digest = hashlib.blake2b(digest_size=CHECKSUM_BYTES)
+    while body:
+        chunk = stream.read(min(body, CHUNK_BYTES))
+        if not chunk:
+            raise Refused("is cut short")
+        digest.update(chunk)
+        body -= len(chunk)
+    stream.seek(0)
+    if digest.digest() != tail[len(CHECKSUM_MARK) :]:
+        raise Refused("has changed since it was written (its checksum does not fit)")

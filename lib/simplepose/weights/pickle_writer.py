@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -81,6 +81,38 @@ class PickleWriter:
         self.raw(b"\x8e" + struct.pack("<Q", value.nbytes))
         write_array(self.stream, value)
         self.raw(b"tb")
+
+    def value(self, value: Any) -> None:
+        """Nested dicts and lists of text, numbers, None and arrays."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, dict):
+            self.raw(b"}")
+            self.mark()
+            for key, item in value.items():
+                self.value(key)
+                self.value(item)
+            self.set_items()
+        elif isinstance(value, (list, tuple)):
+            self.raw(b"]")
+            self.mark()
+            for item in value:
+                self.value(item)
+            self.raw(b"e")
+        elif value is None:
+            self.raw(b"N")
+        elif isinstance(value, bool):
+            self.boolean(value)
+        elif isinstance(value, int):
+            self.integer(value)
+        elif isinstance(value, float):
+            self.raw(b"G" + struct.pack(">d", value))
+        elif isinstance(value, str):
+            self.text(value)
+        elif isinstance(value, np.ndarray):
+            self.array(value)
+        else:
+            raise TypeError(f"no way to write a {type(value).__name__} is known here")
 
     def set_items(self) -> None:
         self.raw(b"u")

@@ -1,0 +1,495 @@
+"""Training that is stopped, killed, or left without a disk goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+
+from simplepose.checkpoint import CheckpointKeeper, Progress, load_checkpoint, save_checkpoint
+from simplepose.data.augment import AugmentationSettings
+from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches, PoseDataset
+from simplepose.data.mpii import load_mpii
+from simplepose.engine import evaluate, train_one_epoch
+from simplepose.errors import UserError
+from simplepose.heatmaps import HeatmapCodec
+from simplepose.inference import InferenceSettings
+from simplepose.models.pose_resnet import PoseResNet
+from simplepose.optim import WeightAverage, build_optimizer, lr_schedule
+from simplepose.preprocessing import INPUT_FORMATS
+from simplepose.runtime import Stopped, StopRequest
+from simplepose.skeletons import MPII
+from simplepose.weights import read_pickle_checked
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN = Path("output/mpii/pose_resnet_18/tiny")  # the run folder, seen from the folder of tiny.yaml
+TINY = {
+    "WORKERS": 1,
+    "PRINT_FREQ": 1,
+    "DATASET": {"DATASET": "mpii", "ROOT": "data", "ROT_FACTOR": 30},
+    "MODEL": {"DEPTH": 18, "IMAGE_SIZE": 32, "EXTRA": {"SIGMA": 1, "NUM_DECONV_FILTERS": [8, 8, 8]}},
+    "TRAIN": {"BATCH_SIZE": 4, "END_EPOCH": 2, "LR_STEP": [1], "OPTIMIZER": "sgd", "CHECKPOINT_EVERY": 1},
+    "TEST": {"BATCH_SIZE": 4},
+}
+EPOCHS = 2
+
+
+@pytest.fixture
+def workplace(tmp_path, bundled) -> Path:
+    """A folder with tiny.yaml: 4 iterations an epoch, a checkpoint after each."""
+    shutil.copytree(bundled, tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return tmp_path
+
+
+def start(bundled: Path, workers: int, kind: str = "adam"):
+    """Data, a small network and its optimiser, the same each time: 4 iterations an epoch."""
+    paddle.seed(0)
+    codec = HeatmapCodec((32, 32), (8, 8), 1)
+    dataset = PoseDataset(load_mpii(bundled, "train"), MPII, codec, INPUT_FORMATS["bgr"], AugmentationSettings())
+    loader = BatchLoader(dataset, BatchSampler(len(dataset), 4, shuffle=True, seed=7), workers)
+    model = PoseResNet(18, 16, deconv_filters=(8, 8, 8))
+    schedule = lr_schedule("PolynomialDecay", len(loader), EPOCHS)
+    return loader, model, build_optimizer(kind, model.parameters(), 0.01, schedule)
+
+
+def logged(caplog) -> list[str]:
+    """What the log says of each iteration, without the times."""
+    lines = [record.message for record in caplog.records if record.message.startswith("Epoch")]
+    caplog.clear()
+    return [re.sub(r"Time.*Lr|\teta.*", "", line) for line in lines]
+
+
+@pytest.fixture
+def listening(caplog):
+    logger = logging.getLogger("simplepose")
+    level, propagate, logger.propagate = logger.level, logger.propagate, True
+    caplog.set_level(logging.INFO, "simplepose")
+    yield caplog
+    logger.propagate = propagate
+    logger.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("kind", "accumulate", "decay", "frozen_epochs"), [("adam", 1, None, 0), ("sgd", 1, None, 0), ("adam", 3, 0.9, 1)]
+)
+def test_interrupted_anywhere_it_ends_with_the_same_weights_and_log(
+    tmp_path, bundled, listening, kind, accumulate, decay, frozen_epochs
+):
+    """Without and with everything that has a state of its own."""
+
+    def train(workers: int, progress: Progress, after_step=None) -> dict:
+        """One life: from the checkpoint if there is one, to the end or to what `after_step` raises."""
+        loader, model, optimizer = start(bundled, workers, kind)
+        average = WeightAverage(PoseResNet(18, 16, deconv_filters=(8, 8, 8)), decay) if decay else None
+        if (tmp_path / "checkpoint").exists():
+            progress = load_checkpoint(tmp_path, model, optimizer, average)
+        try:
+            while progress.epoch < EPOCHS:
+                frozen = model.freeze_backbone(progress.epoch < frozen_epochs)
+                figures.append(
+                    train_one_epoch(
+                        model, loader, optimizer, progress, EPOCHS, 1, accumulate=accumulate, average=average,
+                        frozen=frozen, after_step=after_step,
+                    )
+                )  # fmt: skip
+                progress = Progress(progress.epoch + 1)
+        except Stopped:
+            save_checkpoint(tmp_path / "checkpoint", model, optimizer, progress, average=average)
+            return {}
+        networks = [model] if average is None else [model, average.network]
+        return {(i, name): t.numpy() for i, network in enumerate(networks) for name, t in network.state_dict().items()}
+
+    figures: list[dict] = []
+    straight, straight_figures = train(0, Progress()), figures.copy()
+    log = logged(listening)
+    assert len(log) == 4 * EPOCHS
+
+    figures.clear()
+    taken, steps = 0, EPOCHS * -(-4 // accumulate)
+    stops = np.random.default_rng(1).choice(np.arange(1, steps + 1), 3, replace=False)
+
+    def after_step() -> None:
+        nonlocal taken
+        taken += 1
+        if taken in stops:
+            raise Stopped
+
+    for workers in (3, 0, 1):  # each with other weights and other names, before it loads
+        assert train(workers, Progress(), after_step) == {}
+    end = train(2, Progress(), after_step)
+    assert logged(listening) == log
+    assert figures == straight_figures
+    for name, array in straight.items():
+        np.testing.assert_array_equal(end[name], array, err_msg=str(name))
+
+
+def test_accumulated_gradients_are_those_of_a_larger_batch(bundled):
+    def weights_after(batch_size: int, accumulate: int) -> dict[str, np.ndarray]:
+        loader, model, _ = start(bundled, 0)
+        optimizer = build_optimizer("sgd", model.parameters(), 0.01, lambda iteration: 1.0)
+        loader.sampler = BatchSampler(8, batch_size, shuffle=True)
+        model.final_layer.weight.set_value(model.final_layer.weight * 300)  # or the gradients are lost in rounding
+        train_one_epoch(model, loader, optimizer, Progress(), 1, 9, accumulate=accumulate, frozen=model)
+        return {name: weight.numpy() for name, weight in model.named_parameters()}
+
+    large, small, other = weights_after(8, 1), weights_after(2, 4), weights_after(2, 2)
+    _, start_model, _ = start(bundled, 0)
+    for name, weight in start_model.named_parameters():
+        moved = np.abs(large[name] - weight.numpy()).max()
+        np.testing.assert_allclose(small[name], large[name], atol=1e-4 * moved, rtol=1e-6, err_msg=name)
+    assert np.abs(other["deconv_layers.0.weight"] - large["deconv_layers.0.weight"]).max() > 0
+
+
+def test_a_frozen_backbone_stays_and_then_learns(bundled):
+    loader, model, optimizer = start(bundled, 0)
+
+    def changed() -> set[str]:
+        """Train an epoch; the first part of the names of everything that it changed."""
+        before = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        train_one_epoch(model, loader, optimizer, Progress(), EPOCHS, 9, frozen=frozen)
+        after = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        return {name.partition(".")[0] for name in before if (before[name] != after[name]).any()}
+
+    frozen = model.freeze_backbone(True)
+    assert changed() == {"deconv_layers", "final_layer"}
+    frozen = model.freeze_backbone(False)
+    assert changed() == {"backbone", "deconv_layers", "final_layer"}
+    assert model.backbone.bn1._mean.stop_gradient  # a statistic is no weight, frozen or not
+
+
+def test_an_evaluation_stops_at_once(bundled):
+    loader, _, _ = start(bundled, 0)
+    loader.sampler = DealtBatches(len(loader.dataset), 4)
+    stop, predicted = StopRequest(), []
+
+    class Evaluator:
+        def add(self, indices, joints, scores):
+            predicted.extend(indices)
+
+    def network(images):
+        stop.requested = True  # the signal comes while the first batch is predicted
+        return np.zeros((len(images), 16, 8, 8), np.float32)
+
+    with pytest.raises(Stopped):
+        evaluate(network, loader, Evaluator(), InferenceSettings(), 1, stop=stop)
+    assert predicted == []
+    evaluate(network, loader, Evaluator(), InferenceSettings(), 1)
+    assert predicted == list(range(15))
+
+
+def test_an_epoch_whose_batches_are_others_starts_anew(bundled, listening):
+    _, _, optimizer = start(bundled, 0)
+    before = BatchSampler(15, 4, True).order
+    same = Progress(1, iteration=2, averages={"loss": [1.0, 8.0]}, order=before)
+    same.fit_order(BatchSampler(15, 4, True).order, optimizer)
+    assert (same.epoch, same.iteration, same.averages) == (1, 2, {"loss": [1.0, 8.0]})
+    other = Progress(1, iteration=2, averages={"loss": [1.0, 8.0]}, order=before)
+    other.fit_order(BatchSampler(15, 8, True).order, optimizer)  # 2 iterations an epoch where 4 were
+    assert (other.epoch, other.iteration, other.averages) == (1, 0, {})
+    assert optimizer._learning_rate.last_epoch == 2
+    assert "epoch 1 starts anew: its batches are others now (iterations 4 -> 2, batch size 4 -> 8)" in listening.text
+
+
+# --- Files that are damaged, and disks that are full
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A run folder with two checkpoints, of epochs 2 and 1, and a function that loads from it."""
+    paddle.seed(0)
+    model = PoseResNet(18, 16, deconv_filters=(8, 8, 8))
+    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(epoch, 1.5), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "checkpoint.1"]
+    return tmp_path, lambda path=tmp_path: load_checkpoint(path, model, optimizer).epoch
+
+
+@pytest.mark.parametrize("damage", ["cut", "one bit", "empty", "gone"])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_taken(saved, listening, damage):
+    folder, load = saved
+    assert load() == 2
+    newest = folder / "checkpoint"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes({"cut": content[:-1000], "one bit": content, "empty": b"", "gone": b""}[damage])
+    if damage == "gone":
+        newest.unlink()  # killed between two renamings
+    assert load() == 1
+    if damage != "gone":
+        assert re.search(r"checkpoint.*; taking the one before, .*checkpoint\.1", listening.text)
+        with pytest.raises(UserError):  # asked for by name, no other will do
+            load(newest)
+    (folder / "checkpoint.1").write_bytes(b"")
+    with pytest.raises(UserError, match="checkpoint"):
+        load()
+
+
+def test_a_changed_bit_is_called_one(saved):
+    folder, load = saved
+    content = bytearray((folder / "checkpoint").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "checkpoint").write_bytes(content)
+    with pytest.raises(UserError, match="checksum does not fit"):
+        load(folder / "checkpoint")
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
+    """Plainly pickled, without a position in the epoch and without a checksum."""
+    model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
+    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    save_checkpoint(tmp_path / "new", model, optimizer, Progress(3))
+    content = read_pickle_checked(tmp_path / "new")
+    content["progress"] = {"epoch": 3, "best_score": 1.5, "best_epoch": 2, "history": [{"epoch": 2}]}
+    (tmp_path / "checkpoint").write_bytes(pickle.dumps(content, protocol=4))
+    progress = load_checkpoint(tmp_path, model, optimizer)
+    progress.fit_order(BatchSampler(15, 4, True).order, optimizer)
+    assert (progress.epoch, progress.iteration, progress.best_score, progress.history) == (3, 0, 1.5, [{"epoch": 2}])
+
+
+def test_checkpoints_rotate_and_scratch_files_of_a_killed_process_go(tmp_path):
+    model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
+    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    (tmp_path / "checkpoint.0a1b2c3d.part").write_bytes(b"half")
+    progress = Progress()
+    keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict, every_steps=2, keep=3)
+    keeper.clean_up()
+    for progress.iteration in range(1, 11):
+        if keeper.is_due():
+            keeper.save()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "checkpoint.1", "checkpoint.2"]
+    kept = [load_checkpoint(tmp_path / name, model, optimizer).iteration for name in sorted(os.listdir(tmp_path))]
+    assert kept == [10, 8, 6]
+
+
+def test_a_checkpoint_is_due_by_time(tmp_path, monkeypatch):
+    model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
+    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    now = 0.0
+    monkeypatch.setattr("simplepose.checkpoint.time.monotonic", lambda: now)
+    keeper = CheckpointKeeper(tmp_path, model, optimizer, Progress(), dict, every_seconds=60)
+    saves = []
+    monkeypatch.setattr(keeper, "_written", lambda *arguments: saves.append(now))
+    for now in (30.0, 59.9, 60.1, 100.0, 120.2):  # noqa: B007 - the clock reads it
+        if keeper.is_due():
+            keeper.save()
+    assert saves == [60.1, 120.2]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 150 MB: one checkpoint and one file of weights of the tiny network fit, no more."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", place], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_stops_the_saving_and_not_the_training(workplace, small_disk, run_command):
+    args = (f"OUTPUT_DIR={small_disk}", "TRAIN.END_EPOCH=1")
+    finished = run_command("train.py", "--cfg", "tiny.yaml", *args, cwd=workplace)
+    folder = small_disk / "mpii/pose_resnet_18/tiny"
+    assert "Traceback" not in finished.stderr, finished.stderr
+    assert "No space left on device; the training goes on" in finished.stdout
+    assert "Epoch: [0][3/4]" in finished.stdout
+    assert not list(folder.glob("*.part"))
+    again = run_command("train.py", "--cfg", "tiny.yaml", *args[:1], "TRAIN.RESUME=true", "TRAIN.KEEP_CHECKPOINTS=1",
+                        cwd=workplace)  # fmt: skip
+    assert "=> going on from" in again.stdout, again.stderr
+
+
+def test_a_folder_that_takes_nothing_is_named_before_anything_starts(workplace, run_command):
+    (workplace / "output").write_text("a file where the folder should be")
+    finished = run_command("train.py", "--cfg", "tiny.yaml", cwd=workplace)
+    assert finished.returncode == 2
+    assert "cannot write to output/mpii/pose_resnet_18/tiny" in finished.stderr
+    assert "set OUTPUT_DIR to a folder you may write to" in finished.stderr
+
+
+def test_a_failed_start_leaves_the_earlier_run_alone(workplace, run_command):
+    folder = workplace / RUN
+    folder.mkdir(parents=True)
+    (folder / "checkpoint").write_bytes(b"of an earlier run")
+    (workplace / "nowhere").write_text("a file where the folder should be")
+    for wrong in ("MODEL.PRETRAINED=nowhere.pth", "DATASET.TEST_SET=nowhere", "LOG_DIR=nowhere"):
+        finished = run_command("train.py", "--cfg", "tiny.yaml", wrong, cwd=workplace)
+        assert finished.returncode == 2
+        assert "nowhere" in finished.stderr
+        assert [path.name for path in folder.parent.rglob("*")] == ["tiny", "checkpoint"]
+
+
+def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, run_command):
+    folder = workplace / RUN
+    folder.mkdir(parents=True)
+    (folder / "checkpoint").write_bytes(b"of an earlier run")
+    finished = run_command("train.py", "--cfg", "tiny.yaml", "--dry-run", "TRAIN.EMA=0.9", cwd=workplace)
+    assert finished.returncode == 0, finished.stderr
+    said = finished.stdout
+    assert said.count("Epoch: [0]") == said.count("Test: [") == 2
+    assert re.search(r"=> dry run: [\d.]+ s an iteration, [\d.]+ s a batch of validation, [\d.]+ s and 135 MB", said), (
+        said
+    )
+    assert "for 2 epochs of 4 iterations and 2 batches of validation" in said
+    # Three checkpoints (two kept, one new) of weights, velocities and average, two files of weights: 3 x 135 + 2 x 45.
+    assert re.search(r"=> memory: .*(GB|MB)", said) and "=> disk: up to 495 MB in output" in said
+    assert {path.relative_to(workplace).as_posix() for path in workplace.rglob("*") if "data" not in path.parts} == {
+        "tiny.yaml", "output", *(parent.as_posix() for parent in RUN.parents[:-2]), RUN.as_posix(),
+        (RUN / "checkpoint").as_posix(),
+    }  # fmt: skip
+    assert (folder / "checkpoint").read_bytes() == b"of an earlier run"
+    broken = run_command(
+        "train.py", "--cfg", "tiny.yaml", "--dry-run", "TRAIN.LR=1e30", "TRAIN.RESUME=true", cwd=workplace
+    )
+    assert broken.returncode == 2
+    assert "checkpoint" in broken.stderr
+
+
+# --- Signals
+
+
+def train_in_background(workplace: Path, *arguments: str) -> subprocess.Popen:
+    line = [sys.executable, str(ROOT / "pose_estimation" / "train.py"), "--cfg", "tiny.yaml", *arguments]
+    return subprocess.Popen(line, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, bundled, run_command) -> Path:
+    """The run folder of a training that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    shutil.copytree(bundled, folder / "data")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    finished = run_command("train.py", "--cfg", "tiny.yaml", cwd=folder)
+    assert finished.returncode == 0, finished.stderr
+    return folder / RUN
+
+
+def test_a_signal_ends_the_training_after_the_step_and_a_resumed_one_is_the_same(workplace, straight, run_command):
+    process = train_in_background(workplace, "TRAIN.CHECKPOINT_EVERY=1")
+    wait_for((workplace / RUN / "checkpoint").exists, process)
+    process.send_signal(signal.SIGTERM)
+    said, complained = process.communicate(timeout=60)
+    assert process.returncode == 0, complained
+    assert "finishing this step and saving" in complained
+    stopped = re.search(r"=> stopped at epoch (\d)(, iteration (\d))?; the same command with TRAIN.RESUME", said)
+    assert stopped, said
+    rest = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.RESUME=true", cwd=workplace)
+    assert rest.returncode == 0, rest.stderr
+    assert f"at epoch {stopped[1]}{stopped[2] or ''}" in rest.stdout
+    require_same_run(workplace / RUN, straight)
+
+
+def test_the_second_signal_ends_at_once(workplace):
+    process = train_in_background(workplace, "TRAIN.END_EPOCH=9")
+    wait_for((workplace / RUN / "checkpoint").exists, process)
+    while process.poll() is None:  # the first asks, another is not patient
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    assert process.returncode == 128 + signal.SIGINT
+    process.communicate()
+
+
+def require_same_run(folder: Path, straight: Path) -> None:
+    assert json.loads((folder / "history.json").read_text()) == json.loads((straight / "history.json").read_text())
+    for name in ("final_state.pdparams", "model_best.pdparams"):
+        assert (folder / name).read_bytes() == (straight / name).read_bytes(), name
+
+
+# --- kill -9. A server loads Paddle once and forks a training for each life.
+
+SERVER = """
+import os, sys
+sys.path[:0] = [{lib!r}, {commands!r}]
+from simplepose.runtime import start_paddle
+start_paddle()
+import train
+import simplepose.build, simplepose.engine, simplepose.evaluation, simplepose.models.pose_resnet, visualdl
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        sys.argv = ["train.py", *line.split()]
+        sys.stdout = sys.stderr
+        from simplepose.errors import run_command
+        os._exit(run_command(train.main))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+KILLS = 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_twenty_times_killed_and_nothing_lost(workplace, straight):
+    """Every other time in the middle of writing a checkpoint."""
+    script = SERVER.format(lib=str(ROOT / "lib"), commands=str(ROOT / "pose_estimation"))
+    with (
+        open(workplace / "said.txt", "w") as said,
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=workplace,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as server,
+    ):
+
+        def begin(output: str) -> int:
+            server.stdin.write(f"--cfg tiny.yaml OUTPUT_DIR={output} TRAIN.RESUME=true\n")
+            server.stdin.flush()
+            return int(server.stdout.readline())
+
+        rng = np.random.default_rng(0)
+        kills = kills_while_saving = runs = 0
+        while kills < KILLS or runs == 0:
+            output = f"output{runs}"
+            folder = workplace / output / RUN.relative_to("output")
+            child = begin(output)
+            saving = kills % 2 == 0
+            saves, ready = int(rng.integers(0, 3)), time.monotonic() + rng.uniform(0.2, 1.5)
+            seen: set[str] = set()
+            while kills < KILLS and os.path.exists(f"/proc/{child}/cmdline") and not is_zombie(child):
+                parts = [path.name for path in folder.glob("checkpoint.*.part")]
+                seen.update(parts)
+                if (len(seen) > saves and parts) if saving else time.monotonic() > ready:
+                    os.kill(child, signal.SIGKILL)
+                    break
+                time.sleep(0.001)
+            code = int(server.stdout.readline())
+            assert code in (0, -signal.SIGKILL), (workplace / "said.txt").read_text()[-3000:]
+            if code == 0:
+                require_same_run(folder, straight)
+                runs += 1
+            else:
+                kills += 1
+                kills_while_saving += bool(list(folder.glob("checkpoint.*.part")))
+        server.stdin.close()
+    assert kills_while_saving >= KILLS // 4
+
+
+def is_zombie(process_id: int) -> bool:
+    return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
