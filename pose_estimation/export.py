@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _init_paths  # noqa: F401
-from parity import load_deployed
 from simplepose.cli import config_parser, parse_config_and_weights
 from simplepose.errors import UserError, run_command
 
@@ -83,6 +82,7 @@ def export(args, config, weights) -> int:
     Returns:
         0, or 1 if the exported network finds something else.
     """
+    from parity import load_deployed
     from simplepose import build
     from simplepose.export import OPSET, export_onnx, export_paddle
     from simplepose.inference import GraphOptions, load_pose_network

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _init_paths  # noqa: F401
-import deploy
 from simplepose.cli import add_inference_flags, config_parser, parse_config_and_weights
 from simplepose.errors import UserError, run_command
 
@@ -118,6 +117,7 @@ def open_all(args, crops: np.ndarray) -> tuple[dict[str, PoseNetwork], set[str],
     Returns:
         Networks by name; the names of those that are float32 and so must be exact; what failed.
     """
+    import deploy
     from simplepose.inference import InferenceSettings
 
     wanted = [(file, runtime) for file in args.onnx for runtime in args.runtime or ("ONNX", "OpenVINO", "OpenCV")]
@@ -125,10 +125,9 @@ def open_all(args, crops: np.ndarray) -> tuple[dict[str, PoseNetwork], set[str],
     networks, exact, failures = {}, set(), []
     for file, runtime in wanted:
         name = f"{file}, {runtime}"
-        if not args.runtime and importlib.util.find_spec(deploy.RUNTIMES[runtime].module) is None:
-            print(
-                f"=> {runtime} is not installed and left out: python -m pip install {deploy.RUNTIMES[runtime].package}"
-            )
+        needed = deploy.RUNTIMES[runtime]
+        if not args.runtime and importlib.util.find_spec(needed.module) is None:
+            print(f"=> {runtime} is not installed and left out: python -m pip install {needed.package}")
             continue
         network = load_deployed(file, runtime)
         try:
@@ -146,6 +145,7 @@ def open_all(args, crops: np.ndarray) -> tuple[dict[str, PoseNetwork], set[str],
 
 def load_deployed(path: Path, runtime: str) -> PoseNetwork:
     """An exported network, run as deploy.py runs it."""
+    import deploy
     from simplepose.inference import PoseNetwork
 
     try:
