@@ -71,7 +71,7 @@ def write_int8(source: Path, path: str | os.PathLike, images: np.ndarray, calibr
     Returns:
         The names of the layers that stayed float32.
     """
-    onnx = require("onnx")
+    onnx, _ = require("onnx"), require("ml_dtypes")  # the quantiser imports the second without bringing it
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     network = onnx.load(str(source))
