@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
 import peers
-from timing import Row, by_turns, duration, table
+from timing import Row, by_turns, duration, once, table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -151,11 +151,7 @@ def imports(rounds: int) -> list[Row]:
 
 
 def process_seconds(line: list[str]) -> float:
-    import time
-
-    start = time.perf_counter()
-    subprocess.run(line, check=True, capture_output=True)
-    return time.perf_counter() - start
+    return once(lambda: subprocess.run(line, check=True, capture_output=True))
 
 
 ROWS = {

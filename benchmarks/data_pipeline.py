@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 import peers
 from timing import Row, by_turns, table
 
+from simplepose.errors import run_command
+
 BATCH = 32
 NOISE = 2.5  # grey levels; gives files of about 200 kB, as photographs of this size have
 
@@ -45,7 +47,7 @@ def made_up_samples(folder: str, persons: int) -> list:
 
 def rows(samples: list, size_wh: tuple[int, int], rounds: int) -> list[Row]:
     """Without and with the cache, each beside the plain loader."""
-    from simplepose.data.augment import AugmentationSettings
+    from simplepose.data.augment import AugmentationSettings, sample_augmentation
     from simplepose.data.crop_cache import open_crop_cache
     from simplepose.data.dataset import PoseDataset
     from simplepose.heatmaps import HeatmapCodec
@@ -55,7 +57,8 @@ def rows(samples: list, size_wh: tuple[int, int], rounds: int) -> list[Row]:
     cv2.setNumThreads(1)  # per core
     settings = AugmentationSettings(0.25, 30)
     codec = HeatmapCodec(size_wh, (size_wh[0] // 4, size_wh[1] // 4), 2)
-    batches = [list(range(start, start + BATCH)) for start in range(0, len(samples) - BATCH + 1, BATCH)]
+    size = min(BATCH, len(samples))
+    batches = [list(range(start, start + size)) for start in range(0, len(samples) - size + 1, size)]
 
     def dataset(cache=None, reduced: bool = False) -> PoseDataset:
         return PoseDataset(samples, MPII, codec, INPUT_FORMATS["bgr"], settings, 0, cache, reduced)
@@ -67,36 +70,36 @@ def rows(samples: list, size_wh: tuple[int, int], rounds: int) -> list[Row]:
 
         return run
 
+    def plain_batch(rows: list[int]) -> tuple[np.ndarray, ...]:
+        loaded = []
+        for row in rows:
+            drawn = sample_augmentation(np.random.default_rng((0, 0, row)), settings)
+            loaded.append(
+                peers.load_sample(
+                    samples[row], drawn, MPII.flip_permutation, size_wh, codec.heatmap_size_wh, codec.sigma
+                )
+            )
+        return tuple(np.stack(part) for part in zip(*loaded))
+
     def plain() -> None:
-        from simplepose.data.augment import sample_augmentation
-        from simplepose.geometry import crop_affine
-
         for batch in batches:
-            images, heatmaps, weights = [], [], []
-            for row in batch:
-                sample = samples[row]
-                drawn = sample_augmentation(np.random.default_rng((0, 0, row)), settings)
-                center = sample.center.copy()
-                if drawn.flip:  # what the plain way does: the picture is turned round, and everything in it
-                    center[0] = 1279 - center[0]
-                affine = crop_affine(center, sample.size[0] * drawn.scale, drawn.rotation_deg, size_wh)
-                loaded = peers.load_sample(
-                    sample.image, sample.joints.copy(), sample.visible, affine, drawn.flip, MPII.flip_permutation,
-                    size_wh, codec.heatmap_size_wh, codec.sigma,
-                )  # fmt: skip
-                for part, value in zip((images, heatmaps, weights), loaded):
-                    part.append(value)
-            np.stack(images), np.stack(heatmaps), np.stack(weights)
+            plain_batch(batch)
 
-    num = len(batches) * BATCH
+    images, heatmaps, weights = plain_batch(batches[0])  # both must give the same
+    ours = dataset().load_batch(batches[0])
+    assert np.abs(ours.images - images).mean() < 1e-2, "other crops"
+    shown = weights[..., None, None]
+    assert np.abs((ours.heatmaps - heatmaps) * shown).max() < 1e-5, "other targets"
+
+    num = len(batches) * size
     found = []
     with tempfile.TemporaryDirectory() as folder:
         cache = open_crop_cache(folder, samples, settings, size_wh, 2)
-        size = sum(file.stat().st_size for file in Path(folder).glob("*.pixels")) / len(samples)
+        bytes_each = sum(file.stat().st_size for file in Path(folder).glob("*.pixels")) / len(samples)
         for name, pipeline, bound, note in (
             ("a training sample, from the photograph", dataset(), 2.0, ""),
             ("a training sample, REDUCED_DECODE", dataset(reduced=True), 2.0, ""),
-            ("a training sample, from the crop cache", dataset(cache), 6.0, f"{size / 1e3:.0f} kB a person"),
+            ("a training sample, from the crop cache", dataset(cache), 6.0, f"{bytes_each / 1e3:.0f} kB a person"),
         ):
             ours, peer = by_turns(once_over(pipeline), plain, rounds, at_least=0)
             ours, peer = [time / num for time in ours], [time / num for time in peer]
@@ -131,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -14,11 +14,11 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from timing import once
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "pose_estimation")]
@@ -121,18 +121,11 @@ def tell(name: str, run, bare, rounds: int) -> None:
     run(), bare()
     times, ratios = [], []
     for _ in range(rounds):
-        alone = timed(bare)
-        times.append(timed(run))
+        alone = once(bare)
+        times.append(once(run))
         ratios.append(times[-1] / alone)
     ratio = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}, {max(ratios):.3f})"
     print(f"{name:44}  {statistics.median(times) * 1e3:5.1f} ms  {ratio}")
-
-
-def timed(work) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

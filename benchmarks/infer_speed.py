@@ -12,10 +12,10 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from timing import once
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
@@ -38,7 +38,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     heatmaps = np.random.default_rng(0).random((64, 17, 64, 48), dtype=np.float32)
     codec = HeatmapCodec((192, 256), (48, 64), 2)
-    times = [timed(lambda: codec.decode(heatmaps)) for _ in range(30)]
+    times = [once(lambda: codec.decode(heatmaps)) for _ in range(30)]
     print(f"decode 64 x 17 x 64 x 48: median {statistics.median(times) * 1e3:.2f} ms, best {min(times) * 1e3:.2f} ms")
 
     predictor, detector = PosePredictor(args.model_file), PersonDetector(args.detector)
@@ -58,7 +58,7 @@ def main() -> None:
 
     ratios = []
     for _ in range(args.rounds):
-        alone, whole = timed(networks_alone), timed(lambda: run_pipeline(args.img_file, predictor, detector))
+        alone, whole = once(networks_alone), once(lambda: run_pipeline(args.img_file, predictor, detector))
         ratios.append(whole / alone)
         print(f"networks alone {alone:.2f} s, pipeline {whole:.2f} s: {ratios[-1]:.2f}")
     print(f"median ratio {statistics.median(ratios):.2f}")
@@ -77,13 +77,6 @@ def run_pipeline(images: str, predictor, detector) -> None:
             painter.draw(frame.image, poses)
             for output in outputs:
                 output.add(frame, poses)
-
-
-def timed(work) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

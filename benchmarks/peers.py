@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from simplepose.geometry import crop_affine
+
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -85,11 +87,8 @@ def oks_nms(joints: np.ndarray, scores: np.ndarray, areas: np.ndarray, sigmas: n
 
 
 def load_sample(
-    path: str,
-    joints: np.ndarray,
-    visible: np.ndarray,
-    affine: np.ndarray,
-    flip: bool,
+    sample,
+    drawn,
     permutation: np.ndarray,
     image_size_wh: tuple[int, int],
     heatmap_size_wh: tuple[int, int],
@@ -97,14 +96,20 @@ def load_sample(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One training sample: the whole image decoded, mirrored if need be, warped, normalised; targets drawn.
 
+    Args:
+        sample, drawn: a PoseSample and its Augmentation.
+
     Returns:
         image (3, H, W) float32, heatmaps (K, h, w), weights (K,).
     """
-    image = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if flip:
+    image = cv2.imread(sample.image, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    joints, visible, center = sample.joints.copy(), sample.visible, sample.center.copy()
+    if drawn.flip:
         image = image[:, ::-1]
-        joints, visible = joints[permutation].copy(), visible[permutation]
+        joints, visible = joints[permutation], visible[permutation]
         joints[:, 0] = image.shape[1] - 1 - joints[:, 0]
+        center[0] = image.shape[1] - 1 - center[0]
+    affine = crop_affine(center, sample.size[0] * drawn.scale, drawn.rotation_deg, image_size_wh)
     crop = cv2.warpAffine(image, affine, image_size_wh, flags=cv2.INTER_LINEAR)
     for k in range(len(joints)):
         if visible[k] > 0:

@@ -72,6 +72,11 @@ def per_call(function: Callable[[], object], at_least: float = 0.2) -> float:
             return passed / calls
 
 
+def once(function: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    return per_call(function, at_least=0)
+
+
 def by_turns(
     ours: Callable[[], object], peer: Callable[[], object], rounds: int = 7, at_least: float = 0.2
 ) -> tuple[list[float], list[float]]:

@@ -52,6 +52,8 @@ def read_description(path: Path) -> dict:
         text = onnx_metadata(source.read_bytes()).get(METADATA_KEY)
     except (IndexError, ValueError):
         raise DeployError(f"{source} is not an ONNX file, or a torn one; export it again") from None
+    if text is None and not source.stat().st_size:
+        raise DeployError(f"{source} is empty; export it again")
     if text is None:
         raise DeployError(f"{source} does not describe its joints and input; export it with pose_estimation/export.py")
     return json.loads(text)
@@ -368,6 +370,8 @@ def main() -> None:
         print(f"=> --backend is OpenCV's; {runtime} goes without")
     try:
         image = cv2.imdecode(np.fromfile(args.img, np.uint8), cv2.IMREAD_COLOR)  # imread knows ASCII names only
+    except FileNotFoundError:
+        raise DeployError(f"no such image: {args.img}") from None
     except (OSError, cv2.error):
         image = None
     if image is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -89,8 +90,9 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
             print(f"=> seed {seed}: {command} in {folder.as_posix()}", flush=True)
             line = [command, "--cfg", args.cfg, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
             returned = run_to_its_end([sys.executable, str(HERE / line[0]), *map(str, line[1:])])
-            if returned or not (folder / file).exists():  # asked to stop, it returns 0
-                raise UserError(f"{command} stopped, with exit code {returned}; the same command goes on from there")
+            if returned or not (folder / file).exists():
+                how = f"failed with exit code {returned}" if returned else "was stopped"
+                raise UserError(f"{command} {how}; this command, once more, goes on from there")
         return folder
 
     place = Path(config.OUTPUT_DIR) / f"seed{seed}"
@@ -110,11 +112,15 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
 
 
 def run_to_its_end(line: list[str]) -> int:
-    """Run a command; its exit code. Ctrl-C reaches it, too: it finishes its step and saves, and that is waited for."""
+    """Run a command; its exit code. If asked to stop, it finishes its step and saves, which is waited for."""
     process = subprocess.Popen(line)
-    while True:
-        with contextlib.suppress(KeyboardInterrupt):
-            return process.wait()
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Ctrl-C reaches both by itself
+    try:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def keep_time(file: Path, seconds: float) -> float:

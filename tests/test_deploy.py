@@ -218,7 +218,7 @@ def test_joints_and_limbs_are_the_files_own(tmp_path, networks):
         ("--model plain.onnx --type OpenCV --backend CUDA", "--backend CUDA: this OpenCV was built without it"),
         ("--model torn.onnx", "torn.onnx is not an ONNX file, or a torn one; export it again"),
         ("--model foreign.onnx", "does not describe its joints and input; export it with pose_estimation/export.py"),
-        ("--model plain.onnx --img none.jpg", "none.jpg is not an image that OpenCV can read"),
+        ("--model plain.onnx --img none.jpg", "no such image: none.jpg"),
         ("--model plain.onnx --output plain.onnx/x.jpg", "cannot write plain.onnx/x.jpg"),
     ],
 )

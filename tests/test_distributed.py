@@ -16,20 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tiny import experiment
 
 from simplepose.data.dataset import DealtBatches
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ROOT / "pose_estimation"
 RUN = Path("mpii/pose_resnet_18/tiny")  # below OUTPUT_DIR
-TINY = {
-    "WORKERS": 1,
-    "PRINT_FREQ": 1,
-    "DATASET": {"DATASET": "mpii", "ROOT": "data", "ROT_FACTOR": 30},
-    "MODEL": {"DEPTH": 18, "IMAGE_SIZE": 32, "EXTRA": {"SIGMA": 1, "NUM_DECONV_FILTERS": [8, 8, 8]}},
-    "TRAIN": {"BATCH_SIZE": 2, "END_EPOCH": 2, "LR_STEP": [1], "OPTIMIZER": "sgd", "CHECKPOINT_EVERY": 0},
-    "TEST": {"BATCH_SIZE": 3},
-}
+TINY = experiment(test_batch_size=3, BATCH_SIZE=2, CHECKPOINT_EVERY=0)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
+from tiny import experiment
 
 from simplepose.checkpoint import CheckpointKeeper, Progress, load_checkpoint, save_checkpoint
 from simplepose.data.augment import AugmentationSettings
@@ -36,14 +37,7 @@ from simplepose.weights import read_pickle_checked
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = Path("output/mpii/pose_resnet_18/tiny")  # the run folder, seen from the folder of tiny.yaml
-TINY = {
-    "WORKERS": 1,
-    "PRINT_FREQ": 1,
-    "DATASET": {"DATASET": "mpii", "ROOT": "data", "ROT_FACTOR": 30},
-    "MODEL": {"DEPTH": 18, "IMAGE_SIZE": 32, "EXTRA": {"SIGMA": 1, "NUM_DECONV_FILTERS": [8, 8, 8]}},
-    "TRAIN": {"BATCH_SIZE": 4, "END_EPOCH": 2, "LR_STEP": [1], "OPTIMIZER": "sgd", "CHECKPOINT_EVERY": 1},
-    "TEST": {"BATCH_SIZE": 4},
-}
+TINY = experiment(CHECKPOINT_EVERY=1)
 EPOCHS = 2
 
 
@@ -343,12 +337,12 @@ def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, run_command):
     assert finished.returncode == 0, finished.stderr
     said = finished.stdout
     assert said.count("Epoch: [0]") == said.count("Test: [") == 2
-    assert re.search(r"=> dry run: [\d.]+ s an iteration, [\d.]+ s a batch of validation, [\d.]+ s and 135 MB", said), (
+    assert re.search(r"=> dry run: [\d.]+ s an iteration, [\d.]+ s a batch of validation, [\d.]+ s and 135\.\d MB", said), (
         said
     )
     assert "for 2 epochs of 4 iterations and 2 batches of validation" in said
     # Three checkpoints (two kept, one new) of weights, velocities and average, two files of weights: 3 x 135 + 2 x 45.
-    assert re.search(r"=> memory: .*(GB|MB)", said) and "=> disk: up to 495 MB in output" in said
+    assert re.search(r"=> memory: .*(GB|MB)", said) and "=> disk: up to 495.3 MB in output" in said
     assert {path.relative_to(workplace).as_posix() for path in workplace.rglob("*") if "data" not in path.parts} == {
         "tiny.yaml", "output", *(parent.as_posix() for parent in RUN.parents[:-2]), RUN.as_posix(),
         (RUN / "checkpoint").as_posix(),

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
+from tiny import experiment
 
 from simplepose.errors import UserError
 from simplepose.metrics.pckh import PckhGroundTruth, pckh_metrics, person_hits
 from simplepose.reproduction import Run, Scored, bootstrap_interval, checks, read_reference, relative_distance
 
+ROOT = Path(__file__).resolve().parent.parent
 HEAD = "seed,epoch,train_loss,Mean\n"
 REFERENCE = HEAD + "0,0,9,1\n0,1,8,2\n0,2,2.0,10\n0,3,1.0,20\n1,0,9,1\n1,1,8,2\n1,2,2.2,11\n1,3,1.1,22\n"
 
@@ -55,6 +60,10 @@ def test_relative_distance_is_of_the_nearer_end():
     [
         (HEAD + "0,0,x,1\n", "is no reference"),
         ("a,b\n1,2\n", "is no reference"),
+        ("seed,epoch,Mean\n0,0,5\n", "is no reference"),
+        (HEAD + "0,0,,5\n", "is no reference"),
+        (HEAD, "holds no epochs"),
+        ("", "holds no epochs"),
         (HEAD + "0,1,9,1\n", "the epochs of seed 0 are not 0, 1, 2"),
     ],
 )
@@ -84,16 +93,26 @@ def test_bootstrap_interval_is_that_of_a_mean():
     assert high == pytest.approx(50 + 1.96 * 2.5, abs=0.5)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to pass on")
+def test_asked_to_stop_it_lets_the_training_save(tmp_path, bundled):
+    shutil.copytree(bundled, tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment(END_EPOCH=1000)))
+    line = [sys.executable, str(ROOT / "pose_estimation" / "reproduce.py"), "--cfg", "tiny.yaml"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while "Epoch: [1]" not in process.stdout.readline():
+            assert process.poll() is None
+        process.terminate()
+        said, complained = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "=> stopped at epoch" in said
+    assert complained.splitlines()[-1] == "error: train.py was stopped; this command, once more, goes on from there"
+    assert (tmp_path / "output/seed0/mpii/pose_resnet_18/tiny/checkpoint").exists()
+
+
 @pytest.mark.slow
 def test_from_data_to_page_and_again(tmp_path, bundled, run_command):
     shutil.copytree(bundled, tmp_path / "data")
-    tiny = {
-        "WORKERS": 0,
-        "DATASET": {"DATASET": "mpii", "ROOT": "data"},
-        "MODEL": {"DEPTH": 18, "IMAGE_SIZE": 64, "EXTRA": {"SIGMA": 1, "NUM_DECONV_FILTERS": [8, 8, 8]}},
-        "TRAIN": {"BATCH_SIZE": 8, "END_EPOCH": 2},
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment(BATCH_SIZE=8)))
     (tmp_path / "tiny.reference.csv").write_text(HEAD + "0,0,0.1,1\n0,1,0.1,2\n")
     args = ("--cfg", "tiny.yaml", "--seeds", 3, 4, "--results", "out")
     finished = run_command("reproduce.py", *args, cwd=tmp_path)

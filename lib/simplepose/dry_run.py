@@ -22,6 +22,7 @@ from simplepose.checkpoint import (
 )
 from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches
 from simplepose.engine import evaluate, train_one_epoch
+from simplepose.files import size_text
 from simplepose.inference import paddle_network
 from simplepose.runtime import ranks
 from simplepose.watch import Watch
@@ -99,7 +100,7 @@ def dry_run(
     disk_bytes = (config.TRAIN.KEEP_CHECKPOINTS + 1) * checkpoint_bytes + 2 * weights_bytes
     logger.info(
         "=> dry run: %.3f s an iteration, %.3f s a batch of validation, %.2f s and %s a checkpoint",
-        step_seconds, valid_seconds, save_seconds, _size(checkpoint_bytes),
+        step_seconds, valid_seconds, save_seconds, size_text(checkpoint_bytes),
     )  # fmt: skip
     logger.info(
         "=> time: about %s for %d epochs of %d iterations and %d batches of validation",
@@ -107,15 +108,14 @@ def dry_run(
     )  # fmt: skip
     logger.info("=> memory: %s", _memory())
     logger.info(
-        "=> disk: up to %s in %s, where %s are free", _size(disk_bytes), folder.parent.as_posix(), _size(free_bytes)
+        "=> disk: up to %s in %s, where %s are free",
+        size_text(disk_bytes),
+        folder.parent.as_posix(),
+        size_text(free_bytes),
     )
     if disk_bytes > free_bytes:
         logger.warning("=> that is too little: free some, set OUTPUT_DIR, or lower TRAIN.KEEP_CHECKPOINTS")
     logger.info("=> all parts work; nothing was kept")
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _memory() -> str:
@@ -124,10 +124,10 @@ def _memory() -> str:
 
     parts = []
     if paddle.get_device().startswith("gpu"):
-        parts.append(f"{_size(paddle.device.cuda.max_memory_reserved())} of the GPU's")
+        parts.append(f"{size_text(paddle.device.cuda.max_memory_reserved())} of the GPU's")
     try:
         import resource
     except ImportError:  # Windows
         return ", ".join(parts) or "not known on this system"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return ", ".join([*parts, f"{_size(peak)} of this process's at the most"])
+    return ", ".join([*parts, f"{size_text(peak)} of this process's at the most"])

@@ -127,3 +127,8 @@ def _garbage_collection_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def size_text(count: float) -> str:
+    """A number of bytes for people, as "1.24 GB" or "3.5 MB"."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -71,14 +71,17 @@ def read_reference(path: str | os.PathLike) -> dict[int, list[Entry]]:
         For each seed its epochs in order, epoch 0 first.
 
     Raises:
-        UserError: unreadable, or an epoch is missing.
+        UserError: unreadable, without a column or an epoch that is needed.
     """
     rows = list(csv.DictReader(read_text(path, "reference").splitlines()))
+    if not rows:
+        raise UserError(f"{path} holds no epochs; write seed,epoch,train_loss,... and a line an epoch")
     curves: dict[int, list[Entry]] = {}
     try:
         for row in rows:
             entry = {name: float(value) for name, value in row.items() if value and name != "seed"}
-            curves.setdefault(int(row["seed"]), []).append({**entry, "epoch": int(row["epoch"])})
+            entry.update(epoch=int(row["epoch"]), train_loss=float(row["train_loss"]))
+            curves.setdefault(int(row["seed"]), []).append(entry)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no reference: {error!r}; its columns are seed,epoch,train_loss,...") from None
     for seed, entries in curves.items():

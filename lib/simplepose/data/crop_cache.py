@@ -28,7 +28,7 @@ import numpy as np
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.sample import PoseSample
 from simplepose.errors import UserError
-from simplepose.files import written_whole
+from simplepose.files import size_text, written_whole
 from simplepose.preprocessing import image_file, read_image
 from simplepose.runtime import progress_bar
 
@@ -165,7 +165,7 @@ def open_crop_cache(
         if index is None:
             _make(pixels, samples, [shown_region(sample, settings, size_wh) for sample in samples], workers)
             index = _read_index(pixels, len(samples))
-    logger.info("=> crop cache %s: %s", pixels.as_posix(), _size(pixels.stat().st_size))
+    logger.info("=> crop cache %s: %s", pixels.as_posix(), size_text(pixels.stat().st_size))
     return CropCache(pixels, index)
 
 
@@ -243,12 +243,12 @@ def _announce(pixels: Path, by_image: dict[str, list[int]], regions: Sequence[Re
     free = shutil.disk_usage(pixels.parent).free
     logger.info(
         "=> making a crop cache of %d persons in %s: about %s, %s are free",
-        len(regions), pixels.parent.as_posix(), _size(expected), _size(free),
+        len(regions), pixels.parent.as_posix(), size_text(expected), size_text(free),
     )  # fmt: skip
     if expected > free:
         raise UserError(
-            f"DATASET.CACHE: {pixels.parent} has {_size(free)} free, the cache needs about {_size(expected)}; name "
-            "another folder, or leave DATASET.CACHE empty"
+            f"DATASET.CACHE: {pixels.parent} has {size_text(free)} free, the cache needs about {size_text(expected)}; "
+            "name another folder, or leave DATASET.CACHE empty"
         )
 
 
@@ -286,7 +286,3 @@ def _lock(path: Path) -> Iterator[None]:
     with open(path, "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
