@@ -22,6 +22,7 @@ def main() -> int | None:
     parser.add_argument("--batch_size", type=int, metavar="N", help="per device, TRAIN.BATCH_SIZE")
     parser.add_argument("--resume_model", metavar="PATH", help="go on from this checkpoint file or run folder")
     parser.add_argument("--dry-run", action="store_true", help="try every part, estimate time, memory and disk; no run")
+    parser.add_argument("--profile", type=int, metavar="N", help="where the time of N iterations goes; no run")
     args, config = parse_config(parser)
 
     from simplepose.runtime import first_failure_first, start_paddle
@@ -42,14 +43,16 @@ def train(args, config, settings: str) -> None:
     from simplepose.engine import train_one_epoch
     from simplepose.evaluation import evaluate_and_report
     from simplepose.files import written_whole
+    from simplepose.gpu import MixedPrecision
     from simplepose.inference import paddle_network
+    from simplepose.profiling import profile
     from simplepose.watch import Watch
 
     run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg))
     runtime.set_up_logging()
     logger = runtime.logger
     device = runtime.set_device(config.GPUS)
-    runtime.set_cudnn(config.CUDNN.BENCHMARK, config.CUDNN.DETERMINISTIC)
+    runtime.set_cudnn(config.CUDNN.BENCHMARK, config.CUDNN.DETERMINISTIC, config.CUDNN.CHANNELS_LAST)
     runtime.set_seeds(config.TRAIN.SEED)
     rank, num_ranks = runtime.ranks()
     if num_ranks > 1:
@@ -58,6 +61,7 @@ def train(args, config, settings: str) -> None:
     for warning in inert_warnings(config):
         logger.warning("=> %s", warning)
 
+    precision = MixedPrecision(config.TRAIN.AMP)
     train_loader = build.build_train_loader(config)
     valid_loader = build.build_valid_loader(config)
     evaluator = build.build_evaluator(
@@ -73,7 +77,7 @@ def train(args, config, settings: str) -> None:
     found = find_checkpoints(run_folder)
     resume = runtime.broadcast(args.resume_model or (config.TRAIN.RESUME and found and run_folder))
     if resume:
-        progress = load_checkpoint(resume, model, optimizer, average)
+        progress = load_checkpoint(resume, model, optimizer, average, precision)
         logger.info("=> going on from %s at %s", resume, progress)
         if progress.epoch >= config.TRAIN.END_EPOCH and (run_folder / LAST_WEIGHTS).exists():
             raise UserError(
@@ -88,9 +92,12 @@ def train(args, config, settings: str) -> None:
     if num_ranks > 1:
         trained = paddle.DataParallel(model, find_unused_parameters=config.TRAIN.FREEZE_BACKBONE_EPOCHS > 0)
     validated = model if average is None else average.network
-    keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress, average)
+    keeper = build.build_checkpoint_keeper(config, run_folder, model, optimizer, progress, average, precision)
     if args.dry_run:
         dry_run(config, keeper, trained, train_loader, valid_loader, evaluator)
+        return
+    if args.profile is not None:
+        profile(config, keeper, trained, train_loader, args.profile)
         return
 
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
@@ -111,8 +118,8 @@ def train(args, config, settings: str) -> None:
     watch = Watch(model, train_loader.dataset, run_folder)
     with runtime.StopRequest() as stop:
 
-        def after_step() -> None:
-            stops, saves = runtime.anybody(stop.requested, keeper.is_due())
+        def after_step(steps: int) -> None:
+            stops, saves = runtime.anybody(stop.requested, keeper.is_due(steps))
             if stops:
                 raise runtime.Stopped
             if saves:
@@ -125,7 +132,7 @@ def train(args, config, settings: str) -> None:
                 figures = train_one_epoch(
                     trained, train_loader, optimizer, progress, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
                     config.LOSS.USE_TARGET_WEIGHT, config.TRAIN.ACCUMULATE, average, frozen, writer, pictures, watch,
-                    after_step,
+                    after_step, precision, look_every=config.PRINT_FREQ if device.startswith("gpu") else 1,
                 )  # fmt: skip
                 runtime.share_statistics(validated)
                 valid_figures, metrics = evaluate_and_report(

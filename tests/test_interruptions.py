@@ -116,9 +116,9 @@ def test_interrupted_anywhere_it_ends_with_the_same_weights_and_log(
     taken, steps = 0, EPOCHS * -(-4 // accumulate)
     stops = np.random.default_rng(1).choice(np.arange(1, steps + 1), 3, replace=False)
 
-    def after_step() -> None:
+    def after_step(steps: int) -> None:
         nonlocal taken
-        taken += 1
+        taken += steps
         if taken in stops:
             raise Stopped
 
@@ -337,7 +337,7 @@ def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, run_command):
     assert finished.returncode == 0, finished.stderr
     said = finished.stdout
     assert said.count("Epoch: [0]") == said.count("Test: [") == 2
-    assert re.search(r"=> dry run: [\d.]+ s an iteration, [\d.]+ s a batch of validation, [\d.]+ s and 135\.\d MB", said), (
+    assert re.search(r"=> dry run: [\d.]+ s an iteration, [\d.]+ s a batch of validation, [\d.]+ s and 135\.", said), (
         said
     )
     assert "for 2 epochs of 4 iterations and 2 batches of validation" in said

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from simplepose.checkpoint import CheckpointKeeper, Progress
     from simplepose.engine import DebugPictures, Evaluator
+    from simplepose.gpu import MixedPrecision
     from simplepose.models.pose_resnet import PoseResNet
     from simplepose.optim import WeightAverage
 
@@ -261,13 +262,23 @@ def build_checkpoint_keeper(
     optimizer: Optimizer,
     progress: Progress,
     average: WeightAverage | None,
+    precision: MixedPrecision,
 ) -> CheckpointKeeper:
     from simplepose.checkpoint import CheckpointKeeper
 
     seconds, steps = parse_interval(config.TRAIN.CHECKPOINT_EVERY)
     describe = partial(weights_metadata, config)
     return CheckpointKeeper(
-        folder, model, optimizer, progress, describe, seconds, steps, config.TRAIN.KEEP_CHECKPOINTS, average
+        folder,
+        model,
+        optimizer,
+        progress,
+        describe,
+        seconds,
+        steps,
+        config.TRAIN.KEEP_CHECKPOINTS,
+        average,
+        precision,
     )
 
 

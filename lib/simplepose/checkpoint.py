@@ -18,6 +18,7 @@ from paddle.optimizer import Optimizer
 
 from simplepose.errors import UserError
 from simplepose.files import remove_scratch, written_whole
+from simplepose.gpu import MixedPrecision
 from simplepose.optim import WeightAverage
 from simplepose.runtime import broadcast, ranks, write_json
 from simplepose.weights import (
@@ -146,6 +147,7 @@ def save_checkpoint(
     metadata: dict[str, Any] | None = None,
     keep: int = 1,
     average: WeightAverage | None = None,
+    precision: MixedPrecision | None = None,
 ) -> None:
     """Write everything that a training needs to go on; with metadata it is a weight file that describes itself too.
 
@@ -159,6 +161,8 @@ def save_checkpoint(
     }
     if average is not None:
         content["average"] = {"model": _arrays(average.network), "steps": average.steps}
+    if precision is not None:
+        content["precision"] = precision.state_dict()
     with written_whole(path, keep) as scratch:
         write_checked(scratch, content)
 
@@ -171,7 +175,11 @@ def find_checkpoints(run_folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    path: str | os.PathLike, model: nn.Layer, optimizer: Optimizer, average: WeightAverage | None = None
+    path: str | os.PathLike,
+    model: nn.Layer,
+    optimizer: Optimizer,
+    average: WeightAverage | None = None,
+    precision: MixedPrecision | None = None,
 ) -> Progress:
     """Load what `save_checkpoint` wrote, on every process what the first one reads.
 
@@ -190,6 +198,8 @@ def load_checkpoint(
         saved = content.get("average", {"model": content["model"], "steps": 0})
         _set_strictly(average.network, saved["model"], path)
         average.steps = saved["steps"]
+    if precision is not None:
+        precision.set_state_dict(content.get("precision", {}))
     return Progress(**content["progress"])
 
 
@@ -223,6 +233,7 @@ class CheckpointKeeper:
     Args:
         folder: the run folder.
         average: its weights are the ones to keep, if there is one.
+        precision: whose loss scale goes into the checkpoints.
         describe: makes the metadata of a weight file from some figures; see `build.weights_metadata`.
         every_seconds, every_steps: how often a checkpoint is due within an epoch; None for never.
         keep: how many remain.
@@ -239,6 +250,7 @@ class CheckpointKeeper:
         every_steps: int | None = None,
         keep: int = 2,
         average: WeightAverage | None = None,
+        precision: MixedPrecision | None = None,
     ):
         self.folder = folder
         self.model = model
@@ -249,6 +261,7 @@ class CheckpointKeeper:
         self.every_steps = every_steps
         self.keep = keep
         self.average = average
+        self.precision = precision
         self._best = model if average is None else average.network
         self._is_writer = ranks()[0] == 0
         self._steps = 0
@@ -259,9 +272,9 @@ class CheckpointKeeper:
         for name in (CHECKPOINT, BEST_WEIGHTS, LAST_WEIGHTS, HISTORY) if self._is_writer else ():
             remove_scratch(self.folder, name)
 
-    def is_due(self) -> bool:
-        """Whether it is time for a checkpoint. To be called after each of the optimiser's steps."""
-        self._steps += 1
+    def is_due(self, steps: int = 1) -> bool:
+        """Whether it is time for a checkpoint, `steps` steps of the optimiser after the last call."""
+        self._steps += steps
         if self.every_seconds is not None:
             return time.monotonic() - self._saved_at >= self.every_seconds
         return self.every_steps is not None and self._steps >= self.every_steps
@@ -279,6 +292,7 @@ class CheckpointKeeper:
             metadata,
             self.keep,
             self.average,
+            self.precision,
         )
         self._steps, self._saved_at = 0, time.monotonic()
         return saved

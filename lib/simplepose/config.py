@@ -32,7 +32,12 @@ DEFAULTS: dict[str, Any] = {
     "DATA_DIR": "",
     "WORKERS": 4,
     "PRINT_FREQ": 20,
-    "CUDNN": {"BENCHMARK": True, "DETERMINISTIC": False, "ENABLED": True},
+    "CUDNN": {
+        "BENCHMARK": True,
+        "DETERMINISTIC": False,
+        "ENABLED": True,
+        "CHANNELS_LAST": False,  # under TRAIN.AMP, let Paddle lay convolutions out as tensor cores like them
+    },
     "DATASET": {
         "DATASET": "mpii",
         "ROOT": "",
@@ -80,6 +85,7 @@ DEFAULTS: dict[str, Any] = {
         "END_EPOCH": 140,
         "RESUME": False,  # go on from the run folder's newest checkpoint, if there is one
         "CHECKPOINT_EVERY": "10min",  # also within an epoch: a time in s, min or h, or a number of steps; 0: no
+        "AMP": "O0",  # half precision on a GPU: O1 in convolutions, O2 nearly everywhere; O0: float32
         "SYNC_BN": False,  # batch norm over the batches of all GPUs; Paddle has no such thing for CPUs
         "KEEP_CHECKPOINTS": 2,  # the newest, and those before it
         "CHECKPOINT": "",
@@ -147,6 +153,7 @@ CHOICES = {
     "MODEL.INPUT_FORMAT": tuple(INPUT_FORMATS),
     "MODEL.EXTRA.TARGET_TYPE": ("gaussian",),
     "MODEL.EXTRA.FINAL_CONV_KERNEL": (1, 3),
+    "TRAIN.AMP": ("O0", "O1", "O2"),
     "TRAIN.OPTIMIZER": ("adam", "adamw", "sgd"),
     "TRAIN.LR_TYPE": ("MultiStepDecay", "PolynomialDecay", "CosineAnnealingDecay"),
 }

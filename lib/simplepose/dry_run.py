@@ -20,7 +20,7 @@ from simplepose.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches
+from simplepose.data.dataset import BatchLoader
 from simplepose.engine import evaluate, train_one_epoch
 from simplepose.files import size_text
 from simplepose.inference import paddle_network
@@ -54,28 +54,23 @@ def dry_run(
     """
     from simplepose.build import build_inference_settings
 
-    rank, num_ranks = ranks()
+    rank, _ = ranks()
     model, optimizer, average, progress = keeper.model, keeper.optimizer, keeper.average, keeper.progress
-    samples = len(train_loader.dataset)
-    batch_size = config.TRAIN.BATCH_SIZE
-    few = BatchSampler(min(samples, ITERATIONS * batch_size * num_ranks), batch_size, False, 0, rank, num_ranks)
     stamps = [time.perf_counter()]
     train_one_epoch(
-        trained, BatchLoader(train_loader.dataset, few, config.WORKERS), optimizer, Progress(progress.epoch),
-        config.TRAIN.END_EPOCH, 1, config.LOSS.USE_TARGET_WEIGHT, average=average,
+        trained, train_loader.take(ITERATIONS), optimizer, Progress(progress.epoch), config.TRAIN.END_EPOCH, 1,
+        config.LOSS.USE_TARGET_WEIGHT, average=average,
         frozen=model.freeze_backbone(progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS),
         watch=Watch(model, train_loader.dataset, keeper.folder),
-        after_step=lambda: stamps.append(time.perf_counter()),
+        after_step=lambda steps: stamps.append(time.perf_counter()), precision=keeper.precision,
     )  # fmt: skip
     step_seconds = stamps[-1] - stamps[-2]
 
-    batch_size = config.TEST.BATCH_SIZE
-    few = DealtBatches(min(len(valid_loader.dataset), ITERATIONS * batch_size * num_ranks), batch_size, rank, num_ranks)
+    few = valid_loader.take(ITERATIONS)
     start = time.perf_counter()
     evaluate(
         paddle_network(model if average is None else average.network),
-        BatchLoader(valid_loader.dataset, few, config.WORKERS), evaluator, build_inference_settings(config), 1,
-        config.LOSS.USE_TARGET_WEIGHT,
+        few, evaluator, build_inference_settings(config), 1, config.LOSS.USE_TARGET_WEIGHT,
     )  # fmt: skip
     valid_seconds = (time.perf_counter() - start) / max(1, len(few))
 
@@ -83,9 +78,11 @@ def dry_run(
         folder = Path(scratch)
         start = time.perf_counter()
         if rank == 0:
-            save_checkpoint(folder / CHECKPOINT, model, optimizer, progress, keeper.describe(), average=average)
+            save_checkpoint(
+                folder / CHECKPOINT, model, optimizer, progress, keeper.describe(), 1, average, keeper.precision
+            )
         save_seconds = time.perf_counter() - start
-        load_checkpoint(folder, model, optimizer, average)
+        load_checkpoint(folder, model, optimizer, average, keeper.precision)
         if rank != 0:
             return
         checkpoint_bytes = sum(path.stat().st_size for path in folder.iterdir())

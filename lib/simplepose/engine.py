@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any, Callable, Protocol
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.optimizer import Optimizer
 
 from simplepose.checkpoint import Progress
 from simplepose.data.dataset import Batch, BatchLoader
 from simplepose.geometry import apply_affine
+from simplepose.gpu import MixedPrecision, on_device
 from simplepose.heatmaps import HeatmapCodec, argmax_cells
 from simplepose.inference import InferenceSettings, Network, predict_heatmaps
 from simplepose.losses import joints_mse_loss
@@ -103,7 +104,10 @@ def train_one_epoch(
     writer: Any = None,
     pictures: DebugPictures | None = None,
     watch: Watch | None = None,
-    after_step: Callable[[], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
+    precision: MixedPrecision | None = None,
+    look_every: int = 1,
+    phase: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> dict[str, float]:
     """Train on every batch of the epoch that `progress` is at, or on what is left of them.
 
@@ -111,13 +115,17 @@ def train_one_epoch(
     VisualDL LogWriter).
 
     Args:
-        progress: kept up to date after every step of the optimiser.
+        progress: kept up to date after every step of the optimiser that is looked at.
         accumulate: iterations whose gradients are averaged to one such step; at the end of an epoch maybe fewer.
         average: follows the weights after each step.
         frozen: part of the model that is run in eval mode; see `PoseResNet.freeze_backbone`.
-        watch: looks at every step before it is taken.
-        after_step: called when it is taken. It may save a checkpoint, or raise what ends the epoch here; another call
-            then does the rest.
+        watch: looks at every iteration: on time, or late where `look_every` says so.
+        after_step: called after a step that was looked at, with the number of steps since the last call. It may save a
+            checkpoint, or raise what ends the epoch here; another call then does the rest.
+        precision: of the forward pass; float32 if None.
+        look_every: iterations between two looks at the loss, besides those that are printed. Looking waits for the
+            device, so a GPU runs on for a while; 1 looks at every loss before the step is taken.
+        phase: what the parts of an iteration run in, by name: data, forward, backward, optimiser.
 
     Returns:
         train_loss and train_accuracy, means over the epoch (the accuracy over the printed iterations), lr.
@@ -125,35 +133,50 @@ def train_one_epoch(
     model.train()
     if frozen is not None:
         frozen.eval()
-    epoch, first = progress.epoch, progress.iteration
+    precision = precision or MixedPrecision()
+    epoch, first, last = progress.epoch, progress.iteration, len(loader) - 1
     batch_time, data_time = Average(), Average()
     losses, accuracy = (Average(*progress.averages.get(name, ())) for name in ("loss", "accuracy"))
+    unread: list[tuple[int, np.ndarray, Tensor]] = []  # iteration, rows of its batch, loss on the device
+    steps, looked_at = 0, first - 1  # of the optimiser since, and the iteration of, the last step looked at
     schedule = optimizer._learning_rate
     start = time.perf_counter()
-    batches = progress_bar(loader.epoch(epoch, first), len(loader), f"epoch {epoch}", first)
-    for i, batch in enumerate(batches, first):
+    batches = on_device(progress_bar(loader.epoch(epoch, first), len(loader), f"epoch {epoch}", first))
+    for i in range(first, len(loader)):
+        with phase("data"):
+            batch, images, target, weights = next(batches)
         data_time.add(time.perf_counter() - start)
-        images = paddle.to_tensor(batch.images)
-        target, weights = paddle.to_tensor(batch.heatmaps), paddle.to_tensor(batch.weights)
 
-        is_step = (i + 1) % accumulate == 0 or i == len(loader) - 1
+        is_step = (i + 1) % accumulate == 0 or i == last
         in_step = min(accumulate, len(loader) - i // accumulate * accumulate)  # iterations
         with model.no_sync() if isinstance(model, paddle.DataParallel) and not is_step else nullcontext():
-            heatmaps = model(images)  # (N, K, h, w)
-            loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
-            (loss / in_step).backward()
+            with phase("forward"):
+                heatmaps = precision.forward(model, images)  # (N, K, h, w)
+                loss = joints_mse_loss(heatmaps, target, weights if use_target_weight else None)
+            with phase("backward"):
+                precision.backward(loss / in_step)
         lr = optimizer.get_lr()
-        losses.add(float(loss), len(images))
-        if watch is not None:
-            watch.look(batch, heatmaps, losses.value, lr, epoch, i)
+        unread.append((i, batch.indices, loss.detach()))
+        printed = i % print_freq == 0 or i == last
+        patience = 1 if watch is not None and watch.is_new else look_every
+        looks = is_step and (printed or i - looked_at >= patience)
+        if looks or printed or patience == 1:
+            values = paddle.stack([unread_loss for *_, unread_loss in unread]).tolist()  # waits for the device
+            for (iteration, rows, _), value in zip(unread, values):
+                losses.add(value, len(rows))
+                if watch is not None and iteration < i:
+                    watch.look_back(rows, value, lr, epoch, iteration)
+            unread.clear()
+            if watch is not None:
+                watch.look(batch, heatmaps, losses.value, lr, epoch, i, precision.loss_scale)
         if is_step:
-            optimizer.step()
-            optimizer.clear_grad()
-            if average is not None:
-                average.update(model)
+            with phase("optimiser"):
+                precision.step(optimizer)
+                optimizer.clear_grad()
+                if average is not None:
+                    average.update(model)
         schedule.step()
 
-        printed = i % print_freq == 0 or i == len(loader) - 1
         if printed:
             predicted = heatmaps.detach().numpy()
             accuracy.add(*heatmap_accuracy(predicted, batch.heatmaps))
@@ -177,12 +200,15 @@ def train_one_epoch(
                 writer.add_scalar("train/lr", lr, iteration)
             if pictures is not None:
                 pictures.save(f"train_{i}", batch, predicted)
-        if is_step:
+        steps += is_step
+        if looks:
             progress.iteration = i + 1
             progress.averages = {"loss": [losses.total, losses.count], "accuracy": [accuracy.total, accuracy.count]}
             if after_step is not None:
-                after_step()
+                after_step(steps)
+            steps, looked_at = 0, i
         start = time.perf_counter()
+    batches.close()
     lr = schedule.base_lr * schedule.lr_lambda(schedule.last_epoch - 1)  # of the last step, whoever made it
     return {"train_loss": losses.mean, "train_accuracy": accuracy.mean, "lr": lr}
 

@@ -149,11 +149,16 @@ def set_device(gpus: str) -> str:
     return paddle.get_device()
 
 
-def set_cudnn(benchmark: bool, deterministic: bool) -> None:
-    """Section CUDNN: let cuDNN search for fast algorithms, or use only those that repeat bit by bit."""
+def set_cudnn(benchmark: bool, deterministic: bool, channels_last: bool = False) -> None:
+    """Section CUDNN: let cuDNN search for fast algorithms, or use only those that repeat bit by bit.
+
+    Args:
+        channels_last: let Paddle run float16 convolutions as (N, H, W, C) where there are tensor cores.
+    """
     import paddle
 
     if paddle.is_compiled_with_cuda():
+        paddle.incubate.autotune.set_config({"layout": {"enable": channels_last}})
         paddle.set_flags({"FLAGS_cudnn_exhaustive_search": benchmark, "FLAGS_cudnn_deterministic": deterministic})
 
 

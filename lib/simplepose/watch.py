@@ -20,7 +20,7 @@ PATIENCE = 20  # steps after which something that should have changed is worth a
 
 
 class Watch:
-    """Looks at every step of a training between the gradient and the optimiser.
+    """Looks at a training's losses, and at its steps between the gradient and the optimiser.
 
     Args:
         model: whose gradients are looked at.
@@ -29,7 +29,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Layer, dataset: PoseDataset, folder: Path):
-        self.samples = dataset.samples
+        self.dataset = dataset
         self.folder = folder
         self._steps = 0
         self._parameters = dict(model.named_parameters())
@@ -41,12 +41,34 @@ class Watch:
         if never:
             logger.warning("=> no training sample labels %s: the network cannot learn it", ", ".join(never))
 
-    def look(self, batch: Batch, heatmaps: Tensor, loss: float, lr: float, epoch: int, iteration: int) -> None:
-        """Look at a step.
+    @property
+    def is_new(self) -> bool:
+        """Whether it still has to look at every step, before it can say that nothing is learnt."""
+        return self._steps < PATIENCE
+
+    def look_back(self, rows: np.ndarray, loss: float, lr: float, epoch: int, iteration: int) -> None:
+        """Look at the loss of a step that was taken already, of the batch from these rows; raises as `look` does."""
+        if not math.isfinite(loss):
+            batch = self.dataset.load_batch(rows.tolist(), epoch)
+            raise self._no_number("loss", loss, batch, None, lr, epoch, iteration)
+        self._compare(loss)
+
+    def look(
+        self,
+        batch: Batch,
+        heatmaps: Tensor,
+        loss: float,
+        lr: float,
+        epoch: int,
+        iteration: int,
+        loss_scale: float = 1.0,
+    ) -> None:
+        """Look at a step that is not taken yet.
 
         Args:
             heatmaps: (N, K, h, w) that the network drew.
             loss: theirs.
+            loss_scale: of the gradient; see `MixedPrecision`.
 
         Raises:
             UserError: the loss or the gradient is NaN or infinite; it says where, and names the images and the dump.
@@ -57,15 +79,18 @@ class Watch:
         # its first layer tells.
         first = next((parameter.grad for parameter in self._parameters.values() if parameter.grad is not None), None)
         slope = 0.0 if first is None else float(first.abs().sum())
-        if not math.isfinite(slope):
+        if not math.isfinite(slope) and loss_scale <= 1:  # or a smaller scale is tried next
             raise self._no_number("gradient", slope, batch, heatmaps, lr, epoch, iteration)
+        self._compare(loss)
+        if self.is_new:
+            self._steps += 1
+            self._look_at_the_start(batch)
+
+    def _compare(self, loss: float) -> None:
         self._times_equal = self._times_equal + 1 if loss == self._last_loss else 0
         self._last_loss = loss
         if self._times_equal == PATIENCE:
             logger.warning("=> the loss has been exactly %g for %d iterations: nothing is learnt", loss, PATIENCE + 1)
-        if self._steps < PATIENCE:
-            self._steps += 1
-            self._look_at_the_start(batch)
 
     def _look_at_the_start(self, batch: Batch) -> None:
         self._any_label = self._any_label or bool(batch.weights.any())
@@ -88,16 +113,17 @@ class Watch:
                 )  # fmt: skip
 
     def _no_number(
-        self, what: str, value: float, batch: Batch, heatmaps: Tensor, lr: float, epoch: int, iteration: int
+        self, what: str, value: float, batch: Batch, heatmaps: Tensor | None, lr: float, epoch: int, iteration: int
     ) -> UserError:
         rank, num_ranks = ranks()
-        names = [self.samples[row].image for row in batch.indices]
+        arrays = {**vars(batch), **({} if heatmaps is None else {"predicted": heatmaps.numpy()})}
+        names = [self.dataset.samples[row].image for row in batch.indices]
         path = self.folder / (
             f"{what}_{value}_epoch{epoch}_iteration{iteration}" + f"_rank{rank}" * (num_ranks > 1) + ".npz"
         )
         try:
             with written_whole(path) as scratch, open(scratch, "wb") as stream:
-                np.savez_compressed(stream, **vars(batch), predicted=heatmaps.numpy(), names=np.array(names))
+                np.savez_compressed(stream, **arrays, names=np.array(names))
             where = f"all of it is in {path.as_posix()}"
         except UserError as error:
             where = str(error)

@@ -220,6 +220,20 @@ class DealtBatches:
         return [rows[start : start + self.batch_size] for start in starts][self.rank :: self.num_ranks]
 
 
+class FirstBatches:
+    """The first few batches of a sampler's every epoch."""
+
+    def __init__(self, sampler: BatchSampler | DealtBatches, count: int):
+        self.sampler = sampler
+        self.count = count
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.sampler))
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        return self.sampler.batches(epoch)[: self.count]
+
+
 class BatchLoader:
     """Iterates over an epoch's batches, made ahead of time by `workers` threads (0: made when asked for).
 
@@ -227,13 +241,17 @@ class BatchLoader:
     Python's lock. Nothing is copied between processes, and an error arrives as itself.
     """
 
-    def __init__(self, dataset: PoseDataset, sampler: BatchSampler | DealtBatches, workers: int):
+    def __init__(self, dataset: PoseDataset, sampler: BatchSampler | DealtBatches | FirstBatches, workers: int):
         self.dataset = dataset
         self.sampler = sampler
         self.workers = workers
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+    def take(self, count: int) -> BatchLoader:
+        """One of the first `count` batches of every epoch, or of as many as there are."""
+        return BatchLoader(self.dataset, FirstBatches(self.sampler, count), self.workers)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield the epoch's batches in order, from number `start` on."""

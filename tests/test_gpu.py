@@ -1,0 +1,230 @@
+"""The GPU's part of the training loop, as far as a CPU can try it: late looks, batches read ahead, a scaled loss."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from tiny import experiment
+
+from simplepose.checkpoint import Progress, load_checkpoint, save_checkpoint
+from simplepose.data.augment import AugmentationSettings
+from simplepose.data.dataset import Batch, BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.mpii import load_mpii
+from simplepose.engine import train_one_epoch
+from simplepose.errors import UserError
+from simplepose.gpu import MixedPrecision, on_device, read_ahead
+from simplepose.heatmaps import HeatmapCodec
+from simplepose.models.pose_resnet import PoseResNet
+from simplepose.optim import build_optimizer
+from simplepose.preprocessing import INPUT_FORMATS
+from simplepose.skeletons import MPII
+from simplepose.watch import PATIENCE, Watch
+
+
+class Scaled(MixedPrecision):
+    """What a GPU does with a scaled loss, in float32: a power of two in the scale changes no digit."""
+
+    loss_scale = 8.0
+
+    def __init__(self, parameters):
+        super().__init__()
+        self.parameters = parameters
+        self.backwards = self.steps = 0
+
+    def backward(self, loss):
+        self.backwards += 1
+        (loss * self.loss_scale).backward()
+
+    def step(self, optimizer):
+        self.steps += 1
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad.set_value(parameter.grad / self.loss_scale)
+        optimizer.step()
+
+    def state_dict(self):
+        return {"scale": np.array([self.loss_scale], np.float32)}
+
+    def set_state_dict(self, state):
+        self.loss_scale = state["scale"].item()
+
+
+def start(bundled):
+    """Data, network and optimiser, the same each time: 7 iterations an epoch, the last one shorter."""
+    paddle.seed(0)
+    codec = HeatmapCodec((32, 32), (8, 8), 1)
+    dataset = PoseDataset(load_mpii(bundled, "train"), MPII, codec, INPUT_FORMATS["bgr"], AugmentationSettings())
+    loader = BatchLoader(dataset, BatchSampler(13, 2, shuffle=True, seed=7), 2)
+    model = PoseResNet(18, 16, deconv_filters=(8, 8, 8))
+    return loader, model, build_optimizer("sgd", model.parameters(), 0.01, lambda iteration: 1.0)
+
+
+def trained(bundled, **options):
+    """Weights after an epoch, its figures, and (steps since, iteration, averages) at each call of after_step."""
+    loader, model, optimizer = start(bundled)
+    progress, calls = Progress(), []
+    scaled = options.pop("scaled", False)
+    figures = train_one_epoch(
+        model, loader, optimizer, progress, 1, 100,
+        after_step=lambda steps: calls.append((steps, progress.iteration, progress.averages)),
+        precision=Scaled(model.parameters()) if scaled else None, **options,
+    )  # fmt: skip
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}, figures, calls
+
+
+def test_a_loss_read_late_is_the_same_loss(bundled):
+    weights, figures, calls = trained(bundled)
+    assert [call[:2] for call in calls] == [(1, i) for i in range(1, 8)]
+    late_weights, late_figures, late_calls = trained(bundled, look_every=3)
+    # The first iteration is printed, as is the last; in between every third is looked at.
+    assert [call[:2] for call in late_calls] == [(1, 1), (3, 4), (3, 7)]
+    assert late_figures == figures
+    assert [averages for *_, averages in late_calls] == [calls[i][2] for i in (0, 3, 6)]
+    for name, array in weights.items():
+        np.testing.assert_array_equal(late_weights[name], array, err_msg=name)
+
+
+def test_late_looks_fall_on_steps_of_the_optimiser(bundled):
+    *_, calls = trained(bundled, look_every=3, accumulate=2)
+    assert [call[:2] for call in calls] == [(2, 4), (2, 7)]  # iterations 0-3, then 4-6, the last step of one
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_scaled_loss_changes_nothing(bundled, accumulate):
+    plain, figures, _ = trained(bundled, accumulate=accumulate)
+    scaled, scaled_figures, _ = trained(bundled, accumulate=accumulate, scaled=True)
+    assert scaled_figures == figures
+    for name, array in plain.items():
+        np.testing.assert_array_equal(scaled[name], array, err_msg=name)
+
+
+class Poisoned(BatchLoader):
+    """From the batch of iteration 3 on, one number is NaN."""
+
+    def epoch(self, epoch: int = 0, start: int = 0):
+        for i, batch in enumerate(super().epoch(epoch, start), start):
+            if i >= 3:
+                batch.heatmaps[0, 0, 5, 5] = np.nan
+            yield batch
+
+
+def test_a_loss_that_is_no_number_is_found_late_and_named_right(tmp_path, bundled):
+    loader, model, optimizer = start(bundled)
+    watch = Watch(model, loader.dataset, tmp_path)
+    watch._steps = PATIENCE  # no longer new
+    loader = Poisoned(loader.dataset, loader.sampler, 2)
+    progress = Progress()
+    with pytest.raises(UserError, match="the loss is nan at epoch 0, iteration 3,") as raised:
+        train_one_epoch(model, loader, optimizer, progress, 1, 100, watch=watch, look_every=5)
+    rows = loader.sampler.batches(0)[3]
+    assert all(loader.dataset.samples[row].image in str(raised.value) for row in rows)
+    with np.load(tmp_path / "loss_nan_epoch0_iteration3.npz") as dump:
+        assert dump["indices"].tolist() == rows
+        np.testing.assert_array_equal(dump["images"], loader.dataset.load_batch(rows, 0).images)
+    assert progress.iteration == 1  # nothing is saved beyond what was looked at
+
+
+def test_a_new_training_is_looked_at_every_step(tmp_path, bundled):
+    loader, model, optimizer = start(bundled)
+    calls = []
+    watch = Watch(model, loader.dataset, tmp_path)
+    train_one_epoch(model, loader, optimizer, Progress(), 1, 100, watch=watch, look_every=5, after_step=calls.append)
+    assert calls == [1] * 7
+
+
+def test_an_overflow_is_the_scale_s_to_mend_until_it_is_one(tmp_path, bundled):
+    loader, model, _ = start(bundled)
+    watch = Watch(model, loader.dataset, tmp_path)
+    batch = loader.dataset.load_batch([0])
+    first = next(iter(model.parameters()))
+    (first.sum() * np.inf).backward()
+    watch.look(batch, None, 0.5, 0.1, 0, 0, loss_scale=2.0)
+    with pytest.raises(UserError, match="the gradient is inf"):
+        watch.look(batch, paddle.zeros([1]), 0.5, 0.1, 0, 1, loss_scale=1.0)
+
+
+def test_the_loss_scale_goes_with_the_checkpoint(tmp_path, bundled):
+    _, model, optimizer = start(bundled)
+    precision = Scaled(model.parameters())
+    precision.loss_scale = 0.25
+    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(), precision=precision)
+    other = Scaled(model.parameters())
+    load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=other)
+    assert other.loss_scale == 0.25
+    load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=MixedPrecision())  # float32 goes on from it
+    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(), precision=MixedPrecision())
+    assert MixedPrecision().state_dict() == {}
+
+
+def test_half_precision_needs_a_gpu(tmp_path, bundled, run_command):
+    if paddle.get_device().startswith("gpu"):
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="TRAIN.AMP O2 needs a GPU"):
+        MixedPrecision("O2")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
+    finished = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.AMP=O1", f"DATASET.ROOT={bundled}", cwd=tmp_path)
+    assert finished.returncode == 2
+    assert "TRAIN.AMP O1 needs a GPU" in finished.stderr
+    finished = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.AMP=fp16", cwd=tmp_path)
+    assert "TRAIN.AMP must be one of O0, O1, O2" in finished.stderr
+
+
+def make_batches(count: int, fails_at: int | None = None):
+    for i in range(count):
+        if i == fails_at:
+            raise UserError("cannot read photo.jpg")
+        images, heatmaps = np.full((2, 3, 4, 4), i, np.float32), np.full((2, 5, 1, 1), i + 0.5, np.float32)
+        yield Batch(images, heatmaps, np.full((2, 5), -i, np.float32), np.zeros((2, 2, 3)), np.array([i, i + 1]))
+
+
+@pytest.mark.parametrize("reader", [on_device, lambda batches: read_ahead(batches, paddle.CPUPlace())])
+def test_batches_arrive_in_order_with_their_tensors(reader):
+    received = list(reader(make_batches(9)))
+    assert [batch.indices[0] for batch, *_ in received] == list(range(9))
+    for batch, images, heatmaps, weights in received:
+        np.testing.assert_array_equal(images.numpy(), batch.images)
+        np.testing.assert_array_equal(heatmaps.numpy(), batch.heatmaps)
+        np.testing.assert_array_equal(weights.numpy(), batch.weights)
+
+
+def test_what_goes_wrong_in_the_reader_arrives_as_itself():
+    received = []
+    with pytest.raises(UserError, match=r"cannot read photo\.jpg"):
+        for batch, *_ in read_ahead(make_batches(9, fails_at=4), paddle.CPUPlace()):
+            received.append(batch.indices[0])
+    assert received == [0, 1, 2, 3]
+
+
+def test_a_reader_that_is_left_early_ends():
+    batches = read_ahead(make_batches(10_000), paddle.CPUPlace())
+    next(batches)
+    start = time.monotonic()
+    batches.close()
+    assert time.monotonic() - start < 5
+
+
+def test_a_profile_names_the_phases(tmp_path, bundled, run_command):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
+    finished = run_command("train.py", "--cfg", "tiny.yaml", "--profile", "2", f"DATASET.ROOT={bundled}", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    (line,) = re.findall(r"=> profile of 2 iterations, .*", finished.stdout)
+    split = dict(re.findall(r"(data|forward|backward|optimiser|the rest) [\d.]+ s \((\d+)%\)", line))
+    assert len(split) == 5 and 95 <= sum(map(int, split.values())) <= 105
+    assert int(split["backward"]) > int(split["data"])
+    folder = tmp_path / "output/mpii/pose_resnet_18/tiny"
+    assert [path.name for path in folder.iterdir()] == ["profile.json"]
+    events = json.loads((folder / "profile.json").read_text())["traceEvents"]
+    names = [event.get("name", "") for event in events]
+    for phase in ("data", "forward", "backward", "optimiser"):
+        assert sum(name.startswith(phase) and "conv" not in name for name in names) >= 2, phase
+    for wrong, advice in (("0", "above zero"), ("99", "ask for fewer")):
+        finished = run_command(
+            "train.py", "--cfg", "tiny.yaml", "--profile", wrong, f"DATASET.ROOT={bundled}", cwd=tmp_path
+        )
+        assert finished.returncode == 2 and advice in finished.stderr
