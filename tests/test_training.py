@@ -40,11 +40,11 @@ def test_schedules_by_hand():
     assert [warm(i) for i in range(5)] == [0.25, 0.5, 0.75, 1, 1]
 
 
-def one_step(kind, **options):
+def one_step(kind, gradient=3.0, **options):
     parameter = paddle.create_parameter([1], "float32", default_initializer=paddle.nn.initializer.Constant(2.0))
     optimizer = build_optimizer(kind, [parameter], 0.1, lambda i: 1.0, **options)
     for _ in range(2):
-        (3 * parameter).backward()
+        (gradient * parameter).backward()
         optimizer.step()
         optimizer.clear_grad()
     return parameter.item()
@@ -57,6 +57,10 @@ def test_optimisers_by_hand():
     # Adam's step under a constant gradient is the rate itself, and weight decay is none of its business.
     assert one_step("adam") == pytest.approx(1.8, abs=1e-4)
     assert one_step("adam", weight_decay=0.5) == pytest.approx(1.8, abs=1e-4)
+    # A gradient as small as epsilon moves half as far; below it, next to nothing.
+    for kind, options in (("adam", {}), ("adamw", {"weight_decay": 0.0})):
+        assert one_step(kind, 1e-8, **options) == pytest.approx(1.9, abs=1e-4)
+        assert one_step(kind, 1e-8, epsilon=1e-12, **options) == pytest.approx(1.8, abs=1e-4)
     assert one_step("adamw", weight_decay=0.5) == pytest.approx((2 * 0.95 - 0.1) * 0.95 - 0.1, abs=1e-4)
 
 

@@ -228,7 +228,7 @@ def build_optimizer(config: EasyDict, model: PoseResNet, iters_per_epoch: int) -
     )
     return optim.build_optimizer(
         train.OPTIMIZER, model.parameters(), train.LR, schedule, train.WD, train.MOMENTUM, train.NESTEROV,
-        train.CLIP_GRAD_NORM,
+        train.CLIP_GRAD_NORM, train.EPSILON,
     )  # fmt: skip
 
 

@@ -99,6 +99,7 @@ DEFAULTS: dict[str, Any] = {
         "CLIP_GRAD_NORM": 0.0,  # longer gradients, of all weights together, are shortened to this; 0: none are
         "FREEZE_BACKBONE_EPOCHS": 0,  # in the first so many epochs the head alone learns
         "EMA": 0.0,  # decay of the averaged weights that are validated and kept beside the trained, as 0.999; 0: none
+        "EPSILON": 1e-8,  # Adam's; heatmap losses are small, and early gradients of deep layers smaller than this
         "WD": 0.0001,
         "MOMENTUM": 0.9,
         "NESTEROV": False,
@@ -166,6 +167,7 @@ POSITIVE = (
     "TRAIN.ACCUMULATE",
     "TRAIN.BATCH_SIZE",
     "TRAIN.END_EPOCH",
+    "TRAIN.EPSILON",
     "TRAIN.KEEP_CHECKPOINTS",
     "TRAIN.LR",
     "TEST.BATCH_SIZE",

@@ -49,21 +49,25 @@ def build_optimizer(
     momentum: float = 0.9,
     nesterov: bool = False,
     max_grad_norm: float = 0.0,
+    epsilon: float = 1e-8,
 ) -> Optimizer:
     """An optimiser whose rate follows `schedule`; call `optimizer._learning_rate.step()` after each iteration.
 
     Args:
         kind: "adam" (without weight decay, as the original), "adamw", or "sgd" (momentum, L2 decay).
         max_grad_norm: the gradient of all parameters together is shortened to this length; 0: it is left alone.
+        epsilon: of Adam and AdamW: what gradients much below it teach is lost.
     """
     import paddle
 
     rate = paddle.optimizer.lr.LambdaDecay(base_lr, schedule)
     clip = paddle.nn.ClipGradByGlobalNorm(max_grad_norm) if max_grad_norm else None
     if kind == "adam":
-        return paddle.optimizer.Adam(rate, parameters=parameters, grad_clip=clip)
+        return paddle.optimizer.Adam(rate, epsilon=epsilon, parameters=parameters, grad_clip=clip)
     if kind == "adamw":
-        return paddle.optimizer.AdamW(rate, parameters=parameters, weight_decay=weight_decay, grad_clip=clip)
+        return paddle.optimizer.AdamW(
+            rate, epsilon=epsilon, parameters=parameters, weight_decay=weight_decay, grad_clip=clip
+        )
     if kind == "sgd":
         return paddle.optimizer.Momentum(
             rate, momentum, parameters=parameters, use_nesterov=nesterov, weight_decay=weight_decay,
