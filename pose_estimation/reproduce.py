@@ -166,15 +166,24 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
     from simplepose.config import arch_name
     from simplepose.runtime import machine
 
-    train, dataset = config.TRAIN, config.DATASET
-    schedule = f"{train.LR_TYPE}" + (f", x {train.LR_FACTOR} at epochs {train.LR_STEP}" if train.LR_STEP else "")
+    train, dataset, extra = config.TRAIN, config.DATASET, config.MODEL.EXTRA
+    by_epoch = f", x {train.LR_FACTOR} at epochs {train.LR_STEP}" if train.LR_TYPE == "MultiStepDecay" else ""
+    recipe = [f"{train.OPTIMIZER}, {train.LR}, {train.LR_TYPE}{by_epoch}"]
+    if train.OPTIMIZER != "sgd":
+        recipe.append(f"epsilon {train.EPSILON:g}")
+    if train.WARMUP_ITERS:
+        recipe.append(f"warm-up {train.WARMUP_ITERS} iterations")
+    if train.EMA:
+        recipe.append(f"averaged weights {train.EMA}")
+    recipe.append(f"batch {train.BATCH_SIZE}, {train.END_EPOCH} epochs")
     packages = ("paddlepaddle", "numpy", "opencv-python")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     times = [f"seed {run.seed} {timedelta(seconds=round(run.seconds))}" for run in runs]
     return [
         ("network", f"{arch_name(config)}, from {config.MODEL.PRETRAINED or 'scratch'}"),
         ("data", f"{dataset.TRAIN_SET} and {dataset.TEST_SET} of `{dataset.ROOT}`"),
-        ("optimiser", f"{train.OPTIMIZER}, {train.LR}, {schedule}; batch {train.BATCH_SIZE}, {train.END_EPOCH} epochs"),
+        ("targets", f"sigma {extra.SIGMA} on {extra.HEATMAP_SIZE[0]}x{extra.HEATMAP_SIZE[1]}"),
+        ("optimiser", "; ".join(recipe)),
         ("augmentation", f"flip {dataset.FLIP}, rotation {dataset.ROT_FACTOR}, scale {dataset.SCALE_FACTOR}"),
         ("flip test", str(config.TEST.FLIP_TEST).lower()),
         ("commit", "; ".join(f"seed {run.seed} {run.commit}" for run in runs)),
