@@ -15,6 +15,8 @@ EXAMPLES = """examples:
   python -m paddle.distributed.launch --gpus 0,1 pose_estimation/train.py --cfg ...
 """
 
+MOST_UNSEEN = 20  # iterations a GPU runs on before its losses are read, and Ctrl-C or a due checkpoint are seen to
+
 
 def main() -> int | None:
     parser = config_parser(__doc__, EXAMPLES)
@@ -52,7 +54,7 @@ def train(args, config, settings: str) -> None:
     runtime.set_up_logging()
     logger = runtime.logger
     device = runtime.set_device(config.GPUS)
-    runtime.set_cudnn(config.CUDNN.BENCHMARK, config.CUDNN.DETERMINISTIC, config.CUDNN.CHANNELS_LAST)
+    runtime.set_cudnn(config.CUDNN.BENCHMARK, config.CUDNN.DETERMINISTIC)
     runtime.set_seeds(config.TRAIN.SEED)
     rank, num_ranks = runtime.ranks()
     if num_ranks > 1:
@@ -116,6 +118,7 @@ def train(args, config, settings: str) -> None:
     keeper.clean_up()
     pictures = build.build_debug_pictures(config, run_folder) if rank == 0 else None
     watch = Watch(model, train_loader.dataset, run_folder)
+    look_every = min(config.PRINT_FREQ, MOST_UNSEEN) if device.startswith("gpu") else 1
     with runtime.StopRequest() as stop:
 
         def after_step(steps: int) -> None:
@@ -132,7 +135,7 @@ def train(args, config, settings: str) -> None:
                 figures = train_one_epoch(
                     trained, train_loader, optimizer, progress, config.TRAIN.END_EPOCH, config.PRINT_FREQ,
                     config.LOSS.USE_TARGET_WEIGHT, config.TRAIN.ACCUMULATE, average, frozen, writer, pictures, watch,
-                    after_step, precision, look_every=config.PRINT_FREQ if device.startswith("gpu") else 1,
+                    after_step, precision, look_every=look_every,
                 )  # fmt: skip
                 runtime.share_statistics(validated)
                 valid_figures, metrics = evaluate_and_report(

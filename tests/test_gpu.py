@@ -18,7 +18,7 @@ from simplepose.data.dataset import Batch, BatchLoader, BatchSampler, PoseDatase
 from simplepose.data.mpii import load_mpii
 from simplepose.engine import train_one_epoch
 from simplepose.errors import UserError
-from simplepose.gpu import MixedPrecision, on_device, read_ahead
+from simplepose.gpu import LossScaler, MixedPrecision, on_device, read_ahead
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.models.pose_resnet import PoseResNet
 from simplepose.optim import build_optimizer
@@ -27,32 +27,11 @@ from simplepose.skeletons import MPII
 from simplepose.watch import PATIENCE, Watch
 
 
-class Scaled(MixedPrecision):
+def scaled(scale: float = 8.0) -> MixedPrecision:
     """What a GPU does with a scaled loss, in float32: a power of two in the scale changes no digit."""
-
-    loss_scale = 8.0
-
-    def __init__(self, parameters):
-        super().__init__()
-        self.parameters = parameters
-        self.backwards = self.steps = 0
-
-    def backward(self, loss):
-        self.backwards += 1
-        (loss * self.loss_scale).backward()
-
-    def step(self, optimizer):
-        self.steps += 1
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                parameter.grad.set_value(parameter.grad / self.loss_scale)
-        optimizer.step()
-
-    def state_dict(self):
-        return {"scale": np.array([self.loss_scale], np.float32)}
-
-    def set_state_dict(self, state):
-        self.loss_scale = state["scale"].item()
+    precision = MixedPrecision()
+    precision.scaler = LossScaler(scale)
+    return precision
 
 
 def start(bundled):
@@ -69,11 +48,10 @@ def trained(bundled, **options):
     """Weights after an epoch, its figures, and (steps since, iteration, averages) at each call of after_step."""
     loader, model, optimizer = start(bundled)
     progress, calls = Progress(), []
-    scaled = options.pop("scaled", False)
     figures = train_one_epoch(
         model, loader, optimizer, progress, 1, 100,
         after_step=lambda steps: calls.append((steps, progress.iteration, progress.averages)),
-        precision=Scaled(model.parameters()) if scaled else None, **options,
+        **options,
     )  # fmt: skip
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}, figures, calls
 
@@ -98,10 +76,10 @@ def test_late_looks_fall_on_steps_of_the_optimiser(bundled):
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_a_scaled_loss_changes_nothing(bundled, accumulate):
     plain, figures, _ = trained(bundled, accumulate=accumulate)
-    scaled, scaled_figures, _ = trained(bundled, accumulate=accumulate, scaled=True)
+    scaled_weights, scaled_figures, _ = trained(bundled, accumulate=accumulate, precision=scaled())
     assert scaled_figures == figures
     for name, array in plain.items():
-        np.testing.assert_array_equal(scaled[name], array, err_msg=name)
+        np.testing.assert_array_equal(scaled_weights[name], array, err_msg=name)
 
 
 class Poisoned(BatchLoader):
@@ -149,17 +127,39 @@ def test_an_overflow_is_the_scale_s_to_mend_until_it_is_one(tmp_path, bundled):
         watch.look(batch, paddle.zeros([1]), 0.5, 0.1, 0, 1, loss_scale=1.0)
 
 
+def test_a_step_that_overflows_is_left_out_and_the_scale_follows():
+    weight = paddle.create_parameter([1], "float32", default_initializer=paddle.nn.initializer.Constant(2.0))
+    optimizer = build_optimizer("sgd", [weight], 0.1, lambda iteration: 1.0, momentum=0.0)
+    scaler = LossScaler(scale=4.0, patience=2)
+
+    def step(gradient: float) -> tuple[bool, float, float]:
+        (weight * gradient * scaler.scale).backward()
+        taken = scaler.step(optimizer)
+        optimizer.clear_grad()
+        return taken, pytest.approx(weight.item()), scaler.scale
+
+    assert step(3.0) == (True, 1.7, 4.0)
+    assert step(np.inf) == (False, 1.7, 2.0)
+    assert step(np.nan) == (False, 1.7, 1.0)
+    assert step(-np.inf) == (False, 1.7, 1.0)
+    assert step(1.0) == (True, 1.6, 1.0)
+    assert step(1.0) == (True, 1.5, 2.0)  # two in a row
+
+
 def test_the_loss_scale_goes_with_the_checkpoint(tmp_path, bundled):
     _, model, optimizer = start(bundled)
-    precision = Scaled(model.parameters())
-    precision.loss_scale = 0.25
+    precision = scaled(0.25)
+    precision.scaler.good_steps = 7
     save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(), precision=precision)
-    other = Scaled(model.parameters())
+    other = scaled()
     load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=other)
+    assert (other.loss_scale, other.scaler.good_steps) == (0.25, 7)
+    plain = MixedPrecision()
+    load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=plain)  # float32 goes on from it
+    assert plain.loss_scale == 1 and plain.state_dict() == {}
+    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(), precision=plain)
+    load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=other)  # and the other way round
     assert other.loss_scale == 0.25
-    load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=MixedPrecision())  # float32 goes on from it
-    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(), precision=MixedPrecision())
-    assert MixedPrecision().state_dict() == {}
 
 
 def test_half_precision_needs_a_gpu(tmp_path, bundled, run_command):

@@ -388,7 +388,7 @@ def test_a_signal_ends_the_training_after_the_step_and_a_resumed_one_is_the_same
     process.send_signal(signal.SIGTERM)
     said, complained = process.communicate(timeout=60)
     assert process.returncode == 0, complained
-    assert "finishing this step and saving" in complained
+    assert "and saving; once more ends at once" in complained
     stopped = re.search(r"=> stopped at epoch (\d)(, iteration (\d))?; the same command with TRAIN.RESUME", said)
     assert stopped, said
     rest = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.RESUME=true", cwd=workplace)

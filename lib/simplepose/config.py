@@ -32,12 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "DATA_DIR": "",
     "WORKERS": 4,
     "PRINT_FREQ": 20,
-    "CUDNN": {
-        "BENCHMARK": True,
-        "DETERMINISTIC": False,
-        "ENABLED": True,
-        "CHANNELS_LAST": False,  # under TRAIN.AMP, let Paddle lay convolutions out as tensor cores like them
-    },
+    "CUDNN": {"BENCHMARK": True, "DETERMINISTIC": False, "ENABLED": True},
     "DATASET": {
         "DATASET": "mpii",
         "ROOT": "",

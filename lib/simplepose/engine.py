@@ -137,10 +137,11 @@ def train_one_epoch(
     epoch, first, last = progress.epoch, progress.iteration, len(loader) - 1
     batch_time, data_time = Average(), Average()
     losses, accuracy = (Average(*progress.averages.get(name, ())) for name in ("loss", "accuracy"))
-    unread: list[tuple[int, np.ndarray, Tensor]] = []  # iteration, rows of its batch, loss on the device
+    unread: list[tuple[int, np.ndarray, float, Tensor]] = []  # iteration, rows of its batch, rate, loss on the device
     steps, looked_at = 0, first - 1  # of the optimiser since, and the iteration of, the last step looked at
     schedule = optimizer._learning_rate
-    start = time.perf_counter()
+    recent = 0  # samples since the last line
+    start = line_start = time.perf_counter()
     batches = on_device(progress_bar(loader.epoch(epoch, first), len(loader), f"epoch {epoch}", first))
     for i in range(first, len(loader)):
         with phase("data"):
@@ -156,16 +157,16 @@ def train_one_epoch(
             with phase("backward"):
                 precision.backward(loss / in_step)
         lr = optimizer.get_lr()
-        unread.append((i, batch.indices, loss.detach()))
+        unread.append((i, batch.indices, lr, loss.detach()))
         printed = i % print_freq == 0 or i == last
         patience = 1 if watch is not None and watch.is_new else look_every
         looks = is_step and (printed or i - looked_at >= patience)
         if looks or printed or patience == 1:
             values = paddle.stack([unread_loss for *_, unread_loss in unread]).tolist()  # waits for the device
-            for (iteration, rows, _), value in zip(unread, values):
+            for (iteration, rows, its_lr, _), value in zip(unread, values):
                 losses.add(value, len(rows))
                 if watch is not None and iteration < i:
-                    watch.look_back(rows, value, lr, epoch, iteration)
+                    watch.look_back(rows, value, its_lr, epoch, iteration)
             unread.clear()
             if watch is not None:
                 watch.look(batch, heatmaps, losses.value, lr, epoch, i, precision.loss_scale)
@@ -181,13 +182,15 @@ def train_one_epoch(
             predicted = heatmaps.detach().numpy()
             accuracy.add(*heatmap_accuracy(predicted, batch.heatmaps))
         batch_time.add(time.perf_counter() - start)
+        recent += len(images)
         if printed:
+            speed, line_start, recent = recent / (time.perf_counter() - line_start), time.perf_counter(), 0
             iteration = epoch * len(loader) + i
             remaining = timedelta(seconds=int((end_epoch * len(loader) - iteration - 1) * batch_time.mean))
             logger.info(
                 f"Epoch: [{epoch}][{i}/{len(loader)}]\t"
                 f"Time {batch_time.value:.3f}s ({batch_time.mean:.3f}s)\t"
-                f"Speed {len(images) / batch_time.value:.1f} samples/s\t"
+                f"Speed {speed:.1f} samples/s\t"
                 f"Data {data_time.value:.3f}s ({data_time.mean:.3f}s)\t"
                 f"Lr {lr:.5f} ({lr:.5f})\t"
                 f"Loss {losses.value:.5f} ({losses.mean:.5f})\t"

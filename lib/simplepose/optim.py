@@ -101,4 +101,4 @@ class WeightAverage:
         current = model.state_dict()
         with paddle.no_grad():
             for name, tensor in self.network.state_dict().items():
-                tensor.set_value(decay * tensor + (1 - decay) * current[name])
+                paddle.assign(decay * tensor + (1 - decay) * current[name], tensor)

@@ -65,16 +65,16 @@ def profile(
             f"up, and this one has {len(loader)}; ask for fewer, or lower TRAIN.BATCH_SIZE"
         )
     phases = Phases()
-    counted_from = 0.0
-    done = 0
+    stamps = [0.0]  # after each iteration, what the profiler itself does at its start and end left out
+    split: dict[str, float] = {}
 
     def after_step(steps: int) -> None:
-        nonlocal counted_from, done
-        done += 1
-        if done == WARM_UP:
-            phases.seconds.clear()
-            counted_from = time.perf_counter()
+        stamps.append(time.perf_counter())
+        split.update(phases.seconds)
         profiler.step()
+        if len(stamps) == WARM_UP + 1:
+            phases.seconds.clear()
+            stamps[WARM_UP] = time.perf_counter()
 
     with Profiler(scheduler=(WARM_UP, WARM_UP + iterations), on_trace_ready=lambda profiler: None) as profiler:
         train_one_epoch(
@@ -83,10 +83,10 @@ def profile(
             frozen=keeper.model.freeze_backbone(keeper.progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS),
             after_step=after_step, precision=keeper.precision, phase=phases,
         )  # fmt: skip
-        seconds = time.perf_counter() - counted_from
     if ranks()[0] != 0:
         return
-    split = {**phases.seconds, "the rest": seconds - sum(phases.seconds.values())}
+    seconds = stamps[-1] - stamps[WARM_UP]
+    split["the rest"] = seconds - sum(split.values())
     logger.info(
         "=> profile of %d iterations, %.3f s each: %s", iterations, seconds / iterations,
         ", ".join(f"{name} {part / iterations:.3f} s ({part / seconds:.0%})" for name, part in split.items()),

@@ -149,17 +149,13 @@ def set_device(gpus: str) -> str:
     return paddle.get_device()
 
 
-def set_cudnn(benchmark: bool, deterministic: bool, channels_last: bool = False) -> None:
-    """Section CUDNN: let cuDNN search for fast algorithms, or use only those that repeat bit by bit.
-
-    Args:
-        channels_last: let Paddle run float16 convolutions as (N, H, W, C) where there are tensor cores.
-    """
+def set_cudnn(benchmark: bool, deterministic: bool) -> None:
+    """Section CUDNN: let cuDNN search for fast algorithms, or use only those that repeat bit by bit (which wins)."""
     import paddle
 
     if paddle.is_compiled_with_cuda():
-        paddle.incubate.autotune.set_config({"layout": {"enable": channels_last}})
-        paddle.set_flags({"FLAGS_cudnn_exhaustive_search": benchmark, "FLAGS_cudnn_deterministic": deterministic})
+        search = benchmark and not deterministic  # both at once are an error of Paddle's
+        paddle.set_flags({"FLAGS_cudnn_exhaustive_search": search, "FLAGS_cudnn_deterministic": deterministic})
 
 
 def ranks() -> tuple[int, int]:
@@ -398,7 +394,7 @@ class StopRequest:
         if not self.requested:
             self.requested, self._since = True, time.monotonic()
             # Not through the log: its lock may be held by the very code that the signal interrupts.
-            os.write(2, b"=> finishing this step and saving; once more ends at once\n")
+            os.write(2, b"=> stopping after this step or a few, and saving; once more ends at once\n")
         elif ranks()[1] == 1 or time.monotonic() - self._since > self.LAUNCHER_REPEATS:
             os._exit(128 + number)
 
