@@ -105,7 +105,7 @@ def load_sample(
     image = cv2.imread(sample.image, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     joints, visible, center = sample.joints.copy(), sample.visible, sample.center.copy()
     if drawn.flip:
-        image = image[:, ::-1]
+        image = cv2.flip(image, 1)
         joints, visible = joints[permutation], visible[permutation]
         joints[:, 0] = image.shape[1] - 1 - joints[:, 0]
         center[0] = image.shape[1] - 1 - center[0]
