@@ -69,7 +69,8 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     reproduction.draw_curves(page.with_name(pictures["Curves"]), runs, reference, evaluator.primary)
     if config.DATASET.DATASET == "mpii":
         pictures["Poses"] = f"{name}_poses.png"
-        draw_poses(page.with_name(pictures["Poses"]), config, samples, evaluator, runs[0])
+        best = reproduction.best_run(runs, evaluator.primary)
+        draw_poses(page.with_name(pictures["Poses"]), config, samples, evaluator, best)
     command = shlex.join(["python", "pose_estimation/reproduce.py", *sys.argv[1:]])
     reproduction.write_page(page, args.cfg, command, facts(config, runs), runs, reference, evaluator.primary, pictures)
     print(f"=> results: {page.as_posix()}")

@@ -17,7 +17,7 @@ from tiny import experiment
 
 from simplepose.errors import UserError
 from simplepose.metrics.pckh import PckhGroundTruth, pckh_metrics, person_hits
-from simplepose.reproduction import Run, Scored, bootstrap_interval, checks, read_reference, relative_distance
+from simplepose.reproduction import Run, Scored, best_run, bootstrap_interval, checks, read_reference, relative_distance
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "seed,epoch,train_loss,Mean\n"
@@ -47,6 +47,11 @@ def reference(tmp_path):
 )
 def test_checks_hold_losses_and_score_against_the_range(reference, losses, mean, passed):
     assert [check.passed for check in checks([run_with(losses, mean)], reference, "Mean")] == passed
+
+
+def test_the_best_run_is_the_one_with_the_best_last_weights():
+    runs = [run_with([9, 8, 2.1], mean) for mean in (20.0, 22.0, 21.0)]
+    assert best_run(runs, "Mean") is runs[1]
 
 
 def test_relative_distance_is_of_the_nearer_end():

@@ -137,6 +137,11 @@ def _checks_of(run: Run, reference: dict[int, list[Entry]], primary: str) -> lis
     return found
 
 
+def best_run(runs: Sequence[Run], primary: str) -> Run:
+    """The one whose last weights score highest."""
+    return max(runs, key=lambda run: run.last.metrics[primary])
+
+
 def relative_distance(value: float, low: float, high: float) -> float:
     """How far outside of a range, as a share of the nearer end; 0 inside, negative below."""
     return (value - low) / low if value < low else (value - high) / high if value > high else 0.0
@@ -232,7 +237,7 @@ def write_page(
     lines += ["", "## Scores", "", *_scores(runs, reference, primary)]
     for heading, name in others:
         lines += ["", f"## {heading}", "", f"![{heading}]({name})"]
-        lines += ["", f"{POSES_CAPTION} of seed {runs[0].seed}."]
+        lines += ["", f"{POSES_CAPTION} of seed {best_run(runs, primary).seed}."]
     with written_whole(path) as scratch:
         scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
