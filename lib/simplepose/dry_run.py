@@ -107,7 +107,7 @@ def dry_run(
     logger.info(
         "=> disk: up to %s in %s, where %s are free",
         size_text(disk_bytes),
-        folder.parent.as_posix(),
+        keeper.folder.as_posix(),
         size_text(free_bytes),
     )
     if disk_bytes > free_bytes:
