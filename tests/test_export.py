@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from simplepose import PosePredictor
 from simplepose.errors import UserError
-from simplepose.inference import InferenceSettings, load_pose_network
+from simplepose.inference import GraphOptions, InferenceSettings, load_pose_network
 from simplepose.onnx_runtime import METADATA_KEY, open_session
 from simplepose.skeletons import MPII
 
@@ -113,4 +114,4 @@ def test_wrong_files_are_refused_in_a_line(posenet, tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         from simplepose.export import export_onnx
 
-        export_onnx(None, tmp_path / "a file" / "net.onnx", None, {})
+        export_onnx(None, tmp_path / "a file" / "net.onnx", SimpleNamespace(graph=GraphOptions()), {})
