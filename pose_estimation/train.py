@@ -23,8 +23,11 @@ def main() -> int | None:
     add_loop_flags(parser)
     parser.add_argument("--batch_size", type=int, metavar="N", help="per device, TRAIN.BATCH_SIZE")
     parser.add_argument("--resume_model", metavar="PATH", help="go on from this checkpoint file or run folder")
-    parser.add_argument("--dry-run", action="store_true", help="try every part, estimate time, memory and disk; no run")
-    parser.add_argument("--profile", type=int, metavar="N", help="where the time of N iterations goes; no run")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dry-run", action="store_true", help="try every part, estimate time, memory and disk; no run"
+    )
+    instead.add_argument("--profile", type=int, metavar="N", help="where the time of N iterations goes; no run")
     args, config = parse_config(parser)
 
     from simplepose.runtime import first_failure_first, start_paddle

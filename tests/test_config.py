@@ -173,7 +173,9 @@ def test_keys_without_effect_warn_only_when_set(write):
     assert inert_warnings(load_config(write(ORIGINAL_STYLE))) == []
     warned = inert_warnings(load_config(write("TRAIN: {GAMMA1: 0.5, WD: 0.1}\nDATA_DIR: /data")))
     assert [line.split()[0] for line in warned] == ["DATA_DIR", "TRAIN.GAMMA1", "TRAIN.WD"]
-    assert inert_warnings(load_config(write("TRAIN: {WD: 0.1, OPTIMIZER: adamw}"))) == []
+    assert inert_warnings(load_config(write("TRAIN: {WD: 0.1, EPSILON: 1.0e-12, OPTIMIZER: adamw}"))) == []
+    (warned,) = inert_warnings(load_config(write("TRAIN: {WD: 0.1, EPSILON: 1.0e-12, OPTIMIZER: sgd}")))
+    assert warned.startswith("TRAIN.EPSILON has no effect")
 
 
 @pytest.mark.parametrize(

@@ -228,3 +228,5 @@ def test_a_profile_names_the_phases(tmp_path, bundled, run_command):
             "train.py", "--cfg", "tiny.yaml", "--profile", wrong, f"DATASET.ROOT={bundled}", cwd=tmp_path
         )
         assert finished.returncode == 2 and advice in finished.stderr
+    both = run_command("train.py", "--cfg", "tiny.yaml", "--profile", "2", "--dry-run", cwd=tmp_path)
+    assert both.returncode == 2 and "not allowed with" in both.stderr

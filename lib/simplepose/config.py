@@ -299,6 +299,8 @@ def inert_warnings(config: dict[str, Any]) -> list[str]:
     inert = dict(INERT)
     if config["TRAIN"]["OPTIMIZER"] == "adam":
         inert["TRAIN.WD"] = "Adam runs without weight decay, as in the original; TRAIN.OPTIMIZER adamw uses it"
+    if config["TRAIN"]["OPTIMIZER"] == "sgd":
+        inert["TRAIN.EPSILON"] = "it is Adam's"
     return [
         f"{key} has no effect here: {advice}"
         for key, advice in inert.items()
