@@ -85,8 +85,11 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
 
     settings = [*args.overrides, f"TRAIN.SEED={seed}", f"LOG_DIR={config.LOG_DIR}/seed{seed}"]
 
+    def folder_in(place: Path) -> Path:
+        return run_folder(type(config)({**config, "OUTPUT_DIR": str(place)}), args.cfg)
+
     def run_in(place: Path, file: str, command: str, *arguments: Any) -> Path:
-        folder = run_folder(type(config)({**config, "OUTPUT_DIR": str(place)}), args.cfg)
+        folder = folder_in(place)
         if not (folder / file).exists():
             print(f"=> seed {seed}: {command} in {folder.as_posix()}", flush=True)
             line = [command, "--cfg", args.cfg, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
@@ -101,7 +104,7 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
     try:
         trained = run_in(place, WEIGHTS["last"], "train.py", "TRAIN.RESUME=true")
     finally:
-        seconds = keep_time(place / "seconds.json", time.monotonic() - start)
+        seconds = keep_time(folder_in(place) / "seconds.json", time.monotonic() - start)
     scored = {}
     for name, file in WEIGHTS.items():
         folder = run_in(place / name, "metrics.json", "valid.py", "--model-file", trained / file)
