@@ -105,6 +105,7 @@ def train(args, config, settings: str) -> None:
         profile(config, keeper, trained, train_loader, args.profile)
         return
 
+    runtime.claim(run_folder)
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
     # Nothing has touched the run folder so far: a mistake above leaves an earlier training as it was.
     if not resume or run_folder.resolve() not in (Path(resume).resolve(), Path(resume).resolve().parent):

@@ -31,7 +31,7 @@ from simplepose.inference import InferenceSettings
 from simplepose.models.pose_resnet import PoseResNet
 from simplepose.optim import WeightAverage, build_optimizer, lr_schedule
 from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.runtime import Stopped, StopRequest
+from simplepose.runtime import Stopped, StopRequest, claim, set_aside
 from simplepose.skeletons import MPII
 from simplepose.weights import read_pickle_checked
 
@@ -352,6 +352,37 @@ def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, run_command):
     )
     assert broken.returncode == 2
     assert "checkpoint" in broken.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not lock folders")
+def test_a_second_training_keeps_out_of_a_folder_where_one_is_at_work(workplace, run_command):
+    process = train_in_background(workplace, "TRAIN.END_EPOCH=1000")
+    try:
+        wait_for((workplace / RUN / "checkpoint").exists, process)
+        for resume in ("false", "true"):
+            second = run_command("train.py", "--cfg", "tiny.yaml", f"TRAIN.RESUME={resume}", cwd=workplace)
+            assert second.returncode == 2, second.stdout
+            assert second.stderr.splitlines()[-1] == (
+                f"error: another training is at work in {RUN}; wait for its end, stop it, or set OUTPUT_DIR"
+            )
+            assert [path.name for path in (workplace / RUN).parent.iterdir()] == ["tiny"]
+    finally:
+        process.kill()
+        process.communicate()
+    after = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.END_EPOCH=1", cwd=workplace)
+    assert after.returncode == 0, after.stderr  # the lock went with the process, and the killed run's folder aside
+    assert len(list((workplace / RUN).parent.iterdir())) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not lock folders")
+def test_the_folder_in_the_place_of_one_set_aside_is_claimed_as_well(tmp_path):
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "checkpoint").touch()
+    claim(run_folder)
+    assert set_aside(run_folder, [run_folder / "checkpoint"])
+    with pytest.raises(UserError, match="another training is at work in"):
+        claim(run_folder)
 
 
 # --- Signals

@@ -188,8 +188,33 @@ def make_run_folder(folder: Path) -> Path:
     return folder
 
 
+def claim(run_folder: Path) -> None:
+    """Keep other trainings out of a run folder for as long as this process lives.
+
+    The lock is the system's, on the folder itself: it leaves no file behind and ends with the process, however that
+    ends. Where there is none to be had (Windows, some network file systems) nobody is kept out.
+
+    Raises:
+        UserError: another process has claimed it.
+    """
+    if ranks()[0] != 0:
+        return
+    try:
+        import fcntl
+
+        fcntl.flock(os.open(run_folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)  # never closed, on purpose
+    except BlockingIOError:
+        raise UserError(
+            f"another training is at work in {run_folder}; wait for its end, stop it, or set OUTPUT_DIR"
+        ) from None
+    except (ImportError, OSError):
+        return
+
+
 def set_aside(run_folder: Path, checkpoints: Sequence[Path]) -> Path | None:
     """Rename a run folder that holds an earlier training, so that a fresh one overwrites nothing.
+
+    The folder that takes its place is claimed, as the earlier one was.
 
     Args:
         checkpoints: those in the folder, newest first.
@@ -203,6 +228,7 @@ def set_aside(run_folder: Path, checkpoints: Sequence[Path]) -> Path | None:
     earlier = run_folder.with_name(f"{run_folder.name}_until_{saved}")
     run_folder.rename(earlier)
     run_folder.mkdir()
+    claim(run_folder)
     return earlier
 
 
