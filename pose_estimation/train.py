@@ -54,6 +54,8 @@ def train(args, config, settings: str) -> None:
     from simplepose.watch import Watch
 
     run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg))
+    if not args.dry_run and args.profile is None:  # they leave an earlier training alone
+        runtime.claim(run_folder)
     runtime.set_up_logging()
     logger = runtime.logger
     device = runtime.set_device(config.GPUS)
@@ -105,7 +107,6 @@ def train(args, config, settings: str) -> None:
         profile(config, keeper, trained, train_loader, args.profile)
         return
 
-    runtime.claim(run_folder)
     writer = runtime.open_visual_log(config.LOG_DIR, run_folder)
     # Nothing has touched the run folder so far: a mistake above leaves an earlier training as it was.
     if not resume or run_folder.resolve() not in (Path(resume).resolve(), Path(resume).resolve().parent):

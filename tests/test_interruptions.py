@@ -365,7 +365,10 @@ def test_a_second_training_keeps_out_of_a_folder_where_one_is_at_work(workplace,
             assert second.stderr.splitlines()[-1] == (
                 f"error: another training is at work in {RUN}; wait for its end, stop it, or set OUTPUT_DIR"
             )
+            assert "=> load" not in second.stdout, "said before minutes of reading"
             assert [path.name for path in (workplace / RUN).parent.iterdir()] == ["tiny"]
+        tried = run_command("train.py", "--cfg", "tiny.yaml", "--dry-run", cwd=workplace)
+        assert tried.returncode == 0, tried.stderr  # it takes nothing away from the one at work
     finally:
         process.kill()
         process.communicate()
