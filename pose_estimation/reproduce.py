@@ -50,9 +50,11 @@ def main() -> int | None:
 def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     """Every seed's training and validations, then the page."""
     from simplepose import build, reproduction
+    from simplepose.runtime import make_run_folder
 
+    make_run_folder(Path(args.results), "--results")  # a mistake shows now, not after hours
     samples = build.build_valid_samples(config)
-    evaluator = build.build_evaluator(config, samples)  # missing data show now, not after hours
+    evaluator = build.build_evaluator(config, samples)  # and so do missing data
     if not any(sample.visible.any() for sample in samples):
         raise UserError(f"{config.DATASET.TEST_SET} has no labels to score against; set DATASET.TEST_SET")
     reference_file = Path(args.cfg).with_suffix(".reference.csv")

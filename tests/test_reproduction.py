@@ -116,6 +116,18 @@ def test_asked_to_stop_it_lets_the_training_save(tmp_path, bundled):
     assert json.loads((folder / "seconds.json").read_text())["seconds"] > 0  # this experiment's, no other's
 
 
+def test_a_place_that_takes_no_page_is_named_before_anything_is_trained(tmp_path, bundled, run_command):
+    shutil.copytree(bundled, tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    finished = run_command("reproduce.py", "--cfg", "tiny.yaml", "--results", "taken", cwd=tmp_path)
+    assert finished.returncode == 2
+    assert finished.stderr == (
+        "error: cannot write to taken: File exists; set --results to a folder you may write to\n"
+    )
+    assert not (tmp_path / "output").exists()
+
+
 @pytest.mark.slow
 def test_from_data_to_page_and_again(tmp_path, bundled, run_command):
     shutil.copytree(bundled, tmp_path / "data")

@@ -172,8 +172,11 @@ def set_seeds(seed: int) -> None:
     paddle.seed(seed)
 
 
-def make_run_folder(folder: Path) -> Path:
-    """Create the folder, see that it can be written to, and return it. The first process alone writes to it."""
+def make_run_folder(folder: Path, setting: str = "OUTPUT_DIR") -> Path:
+    """Create the folder that `setting` names, see that it can be written to, and return it.
+
+    The first process alone writes to it.
+    """
     if ranks()[0] != 0:
         return folder
     try:
@@ -183,7 +186,7 @@ def make_run_folder(folder: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"cannot write to {folder}: {error.strerror}; set OUTPUT_DIR to a folder you may write to"
+            f"cannot write to {folder}: {error.strerror}; set {setting} to a folder you may write to"
         ) from None
     return folder
 
