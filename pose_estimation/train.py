@@ -52,6 +52,7 @@ def train(args, config, settings: str) -> None:
     from simplepose.inference import paddle_network
     from simplepose.profiling import profile
     from simplepose.watch import Watch
+    from simplepose.weights import read_weights
 
     run_folder = runtime.make_run_folder(build.run_folder(config, args.cfg))
     if not args.dry_run and args.profile is None:  # they leave an earlier training alone
@@ -86,7 +87,12 @@ def train(args, config, settings: str) -> None:
     if resume:
         progress = load_checkpoint(resume, model, optimizer, average, precision)
         logger.info("=> going on from %s at %s", resume, progress)
-        if progress.epoch >= config.TRAIN.END_EPOCH and (run_folder / LAST_WEIGHTS).exists():
+        last = run_folder / LAST_WEIGHTS  # of this epoch, unless the training was killed before it wrote them
+        if (
+            progress.epoch >= config.TRAIN.END_EPOCH
+            and last.exists()
+            and read_weights(last).metadata.get("epoch") == progress.epoch - 1
+        ):
             raise UserError(
                 f"{resume} has finished epoch {progress.epoch - 1} and TRAIN.END_EPOCH is {config.TRAIN.END_EPOCH}; "
                 "raise it to train on"

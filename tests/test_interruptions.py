@@ -33,7 +33,7 @@ from simplepose.optim import WeightAverage, build_optimizer, lr_schedule
 from simplepose.preprocessing import INPUT_FORMATS
 from simplepose.runtime import Stopped, StopRequest, claim, set_aside
 from simplepose.skeletons import MPII
-from simplepose.weights import read_pickle_checked
+from simplepose.weights import read_pickle_checked, read_weights, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = Path("output/mpii/pose_resnet_18/tiny")  # the run folder, seen from the folder of tiny.yaml
@@ -284,6 +284,52 @@ def test_a_checkpoint_is_due_by_time(tmp_path, monkeypatch):
     assert saves == [60.1, 120.2]
 
 
+def test_killed_between_any_two_writes_an_epoch_leaves_what_a_whole_one_does(tmp_path, monkeypatch):
+    """Files take their names in `os.replace`; a kill comes before the first of them, the second, ..."""
+    model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
+    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    replace = os.replace
+
+    class Killed(BaseException):
+        pass
+
+    def life(folder: Path, writes: int) -> bool:
+        """From the checkpoint to the end of epoch 0, or to the kill after so many writes; whether it was killed."""
+        progress = load_checkpoint(folder, model, optimizer) if (folder / "checkpoint").exists() else Progress()
+        keeper = CheckpointKeeper(folder, model, optimizer, progress, dict)
+        left = iter(range(writes))
+
+        def replace_or_die(source, target) -> None:
+            if next(left, None) is None:
+                raise Killed
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", replace_or_die)
+        try:
+            if progress.epoch == 0:
+                keeper.finish_epoch({"train_loss": 0.5}, {"Mean": 30.0}, "Mean")
+            keeper.finish()
+        except Killed:
+            return True
+        return False
+
+    def left_in(folder: Path) -> dict[str, bytes]:
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        return {name: content for name, content in files.items() if not name.startswith("checkpoint")}
+
+    assert not life(tmp_path / "whole", 99)
+    whole = left_in(tmp_path / "whole")
+    assert sorted(whole) == ["final_state.pdparams", "history.json", "model_best.pdparams"]
+    kills = 0
+    while life(tmp_path / f"{kills}", kills):
+        if (tmp_path / f"{kills}" / "checkpoint").exists():  # whoever looks now finds the epoch that it is after
+            assert (tmp_path / f"{kills}" / "history.json").read_bytes() == whole["history.json"]
+        assert not life(tmp_path / f"{kills}", 99)
+        assert left_in(tmp_path / f"{kills}") == whole, kills
+        kills += 1
+    assert kills >= 4
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 150 MB: one checkpoint and one file of weights of the tiny network fit, no more."""
@@ -446,6 +492,22 @@ def require_same_run(folder: Path, straight: Path) -> None:
         assert (folder / name).read_bytes() == (straight / name).read_bytes(), name
 
 
+def test_killed_before_its_last_writes_a_resumed_training_makes_up_for_them(workplace, straight, run_command):
+    """The weights at hand are those of an earlier end, from before TRAIN.END_EPOCH was raised."""
+    folder = workplace / RUN
+    shutil.copytree(straight, folder)
+    last, history = folder / "final_state.pdparams", folder / "history.json"
+    weights = read_weights(last)
+    write_weights(last, weights.state, {**weights.metadata, "epoch": 0})
+    history.write_text(json.dumps(json.loads(history.read_text())[:1]))
+    rest = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.RESUME=true", cwd=workplace)
+    assert rest.returncode == 0, rest.stderr
+    require_same_run(folder, straight)
+    again = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.RESUME=true", cwd=workplace)
+    assert again.returncode == 2
+    assert "has finished epoch 1 and TRAIN.END_EPOCH is 2; raise it to train on" in again.stderr
+
+
 # --- kill -9. A server loads Paddle once and forks a training for each life.
 
 SERVER = """
@@ -508,10 +570,10 @@ def test_twenty_times_killed_and_nothing_lost(workplace, straight):
                 time.sleep(0.001)
             code = int(server.stdout.readline())
             assert code in (0, -signal.SIGKILL), (workplace / "said.txt").read_text()[-3000:]
-            if code == 0:
+            if code == 0 or (folder / "final_state.pdparams").exists():
                 require_same_run(folder, straight)
                 runs += 1
-            else:
+            if code != 0:
                 kills += 1
                 kills_while_saving += bool(list(folder.glob("checkpoint.*.part")))
         server.stdin.close()

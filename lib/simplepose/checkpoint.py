@@ -307,12 +307,17 @@ class CheckpointKeeper:
         better = progress.best_score is None or score > progress.best_score
         if better and self._written(save_weights, self._best, self.folder / BEST_WEIGHTS, self._describe_epoch()):
             progress.best_score, progress.best_epoch = score, epoch
-        self.save()
         self._written(write_json, self.folder / HISTORY, progress.history)
+        self.save()  # last: whoever goes on from it does not come by here again
 
     def finish(self) -> None:
-        """Write the weights after the last epoch. Raises UserError if that fails: they are in the checkpoint."""
+        """Write the history, which a full disk may have kept back, and the weights after the last epoch.
+
+        Raises:
+            UserError: that failed; both are in the checkpoint.
+        """
         if self._is_writer:
+            write_json(self.folder / HISTORY, self.progress.history)
             path = self.folder / LAST_WEIGHTS
             save_weights(self._best, path, self._describe_epoch())
             logger.info("=> saving final model state to %s", path.as_posix())
