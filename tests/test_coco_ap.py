@@ -232,7 +232,8 @@ def test_evaluator_rescores_and_thins_out_image_by_image(tmp_path, soft, scores)
     joint_scores = np.array([[0.9], [0.9], [0.5], [0.8]])
     for rows in ([3, 1], [0, 2], [0]):  # any order, a row twice
         evaluator.add(np.array(rows), joints[rows], joint_scores[rows])
-    metrics = evaluator.compute(tmp_path)
+    metrics = evaluator.compute()
+    evaluator.save(tmp_path)
     assert metrics["AP"] == pytest.approx(1)
     written = json.loads((tmp_path / "results" / "keypoints_val_results.json").read_text())
     np.testing.assert_allclose([entry["score"] for entry in written], scores)
@@ -244,7 +245,8 @@ def test_evaluator_rescores_and_thins_out_image_by_image(tmp_path, soft, scores)
 def test_a_set_without_labels_is_written_not_scored(tmp_path):
     evaluator = CocoEvaluator([sample_of(1)], truth_of(), DOT, "test-dev2017", 0.2, 0.9)
     evaluator.add(np.array([0]), np.zeros((1, 1, 2)), np.ones((1, 1)))
-    assert evaluator.compute(tmp_path) == {}
+    assert evaluator.compute() == {}
+    evaluator.save(tmp_path)
     assert (tmp_path / "results" / "keypoints_test-dev2017_results.json").is_file()
 
 

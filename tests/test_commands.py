@@ -239,7 +239,7 @@ def test_a_set_without_labels_is_predicted_not_scored(trained, workplace, run_co
     finished = run_command("valid.py", "--cfg", "tiny.yaml", "DATASET.TEST_SET=test", "OUTPUT_DIR=t",
                            "--model-file", trained[0] / "model_best.pdparams", cwd=workplace)  # fmt: skip
     assert finished.returncode == 0, finished.stderr
-    assert "has no labels; predictions are in" in finished.stdout
+    assert "has no labels; predictions go to" in finished.stdout
     assert len(load_predictions(workplace / "t/mpii/pose_resnet_18/tiny/pred.mat")) == 4
 
 

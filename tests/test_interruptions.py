@@ -331,28 +331,47 @@ def test_killed_between_any_two_writes_an_epoch_leaves_what_a_whole_one_does(tmp
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 150 MB: one checkpoint and one file of weights of the tiny network fit, no more."""
+def small_disk(tmp_path, request):
+    """A file system of so many kB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", place], capture_output=True)
+    size = f"size={request.param}k"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", place], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("mounting a small disk needs root")
     yield place
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.parametrize("small_disk", [150_000], indirect=True)  # a checkpoint and a file of weights, no more
 def test_a_full_disk_stops_the_saving_and_not_the_training(workplace, small_disk, run_command):
     args = (f"OUTPUT_DIR={small_disk}", "TRAIN.END_EPOCH=1")
     finished = run_command("train.py", "--cfg", "tiny.yaml", *args, cwd=workplace)
     folder = small_disk / "mpii/pose_resnet_18/tiny"
     assert "Traceback" not in finished.stderr, finished.stderr
-    assert "No space left on device; the training goes on" in finished.stdout
+    assert "No space left on device; going on" in finished.stdout
     assert "Epoch: [0][3/4]" in finished.stdout
     assert not list(folder.glob("*.part"))
     again = run_command("train.py", "--cfg", "tiny.yaml", *args[:1], "TRAIN.RESUME=true", "TRAIN.KEEP_CHECKPOINTS=1",
                         cwd=workplace)  # fmt: skip
     assert "=> going on from" in again.stdout, again.stderr
+
+
+@pytest.mark.parametrize("small_disk", [8], indirect=True)  # configuration and log, not even predictions
+def test_a_disk_without_a_byte_left_stops_no_training_but_a_validation(workplace, small_disk, straight, run_command):
+    args = ("--cfg", "tiny.yaml", f"OUTPUT_DIR={small_disk}")
+    folder = small_disk / "mpii/pose_resnet_18/tiny"
+    debug = ("DEBUG.DEBUG=true", "DEBUG.SAVE_BATCH_IMAGES_GT=true")
+    finished = run_command("train.py", *args, *debug, cwd=workplace)
+    assert finished.returncode == 2  # at the end, for its weights are nowhere
+    assert finished.stderr.splitlines()[-1].endswith("history.json: No space left on device")
+    assert "Epoch: [1][3/4]" in finished.stdout
+    for name in ("pred.mat", "model_best.pdparams", "history.json", "checkpoint", "train_0_gt.jpg", "val_0_gt.jpg"):
+        assert f"=> cannot write {folder / name}: No space left on device; going on" in finished.stdout, name
+    valid = run_command("valid.py", *args, "--model-file", straight / "model_best.pdparams", cwd=workplace)
+    assert valid.returncode == 2
+    assert "| 32x32_pose_resnet_18_d8d8d8 |" in valid.stdout  # the scores are told all the same
+    assert valid.stderr.splitlines()[-1] == f"error: cannot write {folder}/pred.mat: No space left on device"
 
 
 def test_a_folder_that_takes_nothing_is_named_before_anything_starts(workplace, run_command):

@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 from paddle.optimizer import Optimizer
 
 from simplepose.errors import UserError
-from simplepose.files import remove_scratch, written_whole
+from simplepose.files import remove_scratch, written_or_said, written_whole
 from simplepose.gpu import MixedPrecision
 from simplepose.optim import WeightAverage
 from simplepose.runtime import broadcast, ranks, write_json
@@ -327,14 +327,7 @@ class CheckpointKeeper:
         return self.describe(epoch=figures.pop("epoch"), metrics=figures)
 
     def _written(self, write: Callable[..., None], *arguments: Any) -> bool:
-        if not self._is_writer:
-            return True
-        try:
-            write(*arguments)
-        except UserError as error:
-            logger.error("=> %s; the training goes on, and what is in %s stays", error, self.folder.as_posix())
-            return False
-        return True
+        return not self._is_writer or written_or_said(write, *arguments)
 
 
 def _set_strictly(model: nn.Layer, state: dict[str, np.ndarray], path: str | os.PathLike) -> None:

@@ -17,6 +17,7 @@ from paddle.optimizer import Optimizer
 
 from simplepose.checkpoint import Progress
 from simplepose.data.dataset import Batch, BatchLoader
+from simplepose.files import written_or_said
 from simplepose.geometry import apply_affine
 from simplepose.gpu import MixedPrecision, on_device
 from simplepose.heatmaps import HeatmapCodec, argmax_cells
@@ -41,7 +42,9 @@ class Evaluator(Protocol):
 
     def add(self, indices: np.ndarray, joints: np.ndarray, scores: np.ndarray) -> None: ...
 
-    def compute(self, output_dir: Path | None = None) -> dict[str, float]: ...
+    def compute(self) -> dict[str, float]: ...
+
+    def save(self, folder: Path) -> None: ...
 
 
 class Average:
@@ -74,15 +77,15 @@ class DebugPictures:
     heatmaps_pred: bool
 
     def save(self, prefix: str, batch: Batch, heatmaps: np.ndarray) -> None:
-        """Write <folder>/<prefix>_{gt,pred,hm_gt,hm_pred}.jpg as far as they are asked for."""
+        """Write <folder>/<prefix>_{gt,pred,hm_gt,hm_pred}.jpg as far as they are asked for and the disk takes them."""
         crops = denormalize(batch.images, self.input_format)
         for name, wanted, maps in (("gt", self.images_gt, batch.heatmaps), ("pred", self.images_pred, heatmaps)):
             if wanted:
                 picture = self.draw(crops, maps, batch.weights)
-                write_image(self.folder / f"{prefix}_{name}.jpg", picture)
+                written_or_said(write_image, self.folder / f"{prefix}_{name}.jpg", picture)
         for name, wanted, maps in (("gt", self.heatmaps_gt, batch.heatmaps), ("pred", self.heatmaps_pred, heatmaps)):
             if wanted:
-                write_image(self.folder / f"{prefix}_hm_{name}.jpg", draw_heatmaps(crops, maps))
+                written_or_said(write_image, self.folder / f"{prefix}_hm_{name}.jpg", draw_heatmaps(crops, maps))
 
     def draw(self, crops: np.ndarray, heatmaps: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Crops (N, H, W, 3) with the maxima of heatmaps (N, K, h, w) where weights (N, K) are positive."""

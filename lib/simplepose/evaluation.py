@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from simplepose.config import arch_name
 from simplepose.engine import DebugPictures, Evaluator, evaluate
+from simplepose.files import written_or_said
 from simplepose.preprocessing import denormalize
 from simplepose.runtime import StopRequest, git_commit, ranks, write_json
 
@@ -35,9 +36,15 @@ def evaluate_and_report(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Evaluate with the configuration's settings; log the table, write the predictions and metrics.json.
 
+    Args:
+        epoch: of the training that this belongs to, which goes on where a file cannot be written.
+
     Returns:
         valid_loss and valid_accuracy; the evaluator's metrics, computed by the first process alone. Each is empty
         without labels to compare with.
+
+    Raises:
+        UserError: outside of a training, a file cannot be written.
     """
     from simplepose import build
 
@@ -47,7 +54,7 @@ def evaluate_and_report(
     )  # fmt: skip
     if ranks()[0] != 0:
         return figures, {}
-    metrics = evaluator.compute(run_folder)
+    metrics = evaluator.compute()
     recipe = {
         "test_set": config.DATASET.TEST_SET,
         "boxes": build.box_source(config),
@@ -62,20 +69,28 @@ def evaluate_and_report(
             logger.info(line)
     else:
         predictions = (run_folder / evaluator.predictions_file).as_posix()
-        logger.info("=> %s has no labels; predictions are in %s", config.DATASET.TEST_SET, predictions)
-    write_json(
-        run_folder / "metrics.json",
-        {
-            **metrics,
-            **figures,
-            **recipe,
-            "arch": arch_name(config),
-            "samples": len(loader.dataset),
-            "epoch": epoch,
-            "model_file": config.TEST.MODEL_FILE,
-            "commit": git_commit(),
-        },
-    )
+        logger.info("=> %s has no labels; predictions go to %s", config.DATASET.TEST_SET, predictions)
+
+    def write() -> None:
+        evaluator.save(run_folder)
+        write_json(
+            run_folder / "metrics.json",
+            {
+                **metrics,
+                **figures,
+                **recipe,
+                "arch": arch_name(config),
+                "samples": len(loader.dataset),
+                "epoch": epoch,
+                "model_file": config.TEST.MODEL_FILE,
+                "commit": git_commit(),
+            },
+        )
+
+    if epoch is None:
+        write()
+    else:
+        written_or_said(write)
     if writer is not None:
         for name, value in {**figures, **metrics}.items():
             writer.add_scalar(f"valid/{name.removeprefix('valid_')}", value, epoch)

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from simplepose.errors import UserError
+
+logger = logging.getLogger("simplepose")
 
 
 @contextmanager
@@ -46,6 +49,16 @@ def written_whole(path: str | os.PathLike, keep: int = 1) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
             scratch.unlink()
+
+
+def written_or_said(write: Callable[..., None], *arguments: Any) -> bool:
+    """Call what writes a file; whether it could. If not, as on a full disk, a line says so and the work goes on."""
+    try:
+        write(*arguments)
+    except UserError as error:
+        logger.error("=> %s; going on, and what was there stays", error)
+        return False
+    return True
 
 
 def read_text(path: str | os.PathLike, what: str) -> str:

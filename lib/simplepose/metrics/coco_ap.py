@@ -197,20 +197,29 @@ class CocoEvaluator(PredictionCollector):
         self.oks_threshold = oks_threshold
         self.soft_nms = soft_nms
         self.predictions_file = f"results/keypoints_{image_set}_results.json"
+        self._results: list[dict[str, Any]] | None = None  # scored and saved, made once
 
-    def compute(self, output_dir: Path | None = None) -> dict[str, float]:
-        """Write the results file if a folder is given; return COCO's ten figures, nothing for a set without labels."""
+    def add(self, indices: np.ndarray, joints: np.ndarray, scores: np.ndarray) -> None:
+        super().add(indices, joints, scores)
+        self._results = None
+
+    def compute(self) -> dict[str, float]:
+        """COCO's ten figures; none for a set without labels."""
         self.require_all()
-        results = self.results()
-        if output_dir is not None:
-            path = output_dir / self.predictions_file
-            path.parent.mkdir(exist_ok=True)
-            with written_whole(path) as scratch:
-                scratch.write_text(json.dumps(results), encoding="utf-8")
-        return coco_metrics(self.truth, results, self.skeleton) if self.truth.annotations else {}
+        return coco_metrics(self.truth, self.results(), self.skeleton) if self.truth.annotations else {}
+
+    def save(self, folder: Path) -> None:
+        """Write COCO's results file."""
+        with written_whole(folder / self.predictions_file) as scratch:
+            scratch.write_text(json.dumps(self.results()), encoding="utf-8")
 
     def results(self) -> list[dict[str, Any]]:
         """Entries of COCO's results file: rescored, and thinned out image by image."""
+        if self._results is None:
+            self._results = self._rescored_and_thinned_out()
+        return self._results
+
+    def _rescored_and_thinned_out(self) -> list[dict[str, Any]]:
         scores = rescore(np.array([s.box_score for s in self.samples]), self.scores, self.in_vis_threshold)
         # Similar poses are judged on the padded crop, as in the original, not on the person's outline.
         areas = np.array([sample.size.prod() for sample in self.samples])

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.io import loadmat, savemat
 
 from simplepose.errors import UserError
+from simplepose.files import written_whole
 from simplepose.metrics.collector import PredictionCollector
 
 HEAD_SIZE_FACTOR = 0.6  # of the head box's diagonal; MPII's evaluation calls it SC_BIAS
@@ -193,10 +194,12 @@ class PckhEvaluator(PredictionCollector):
         super().__init__(num_samples, num_joints)
         self.truth = truth
 
-    def compute(self, output_dir: Path | None = None) -> dict[str, float]:
-        """Save pred.mat (1-based `preds` (N, K, 2), `scores` (N, K)) if a folder is given; return the metrics."""
+    def compute(self) -> dict[str, float]:
+        """The metrics; none for a set without labels."""
         self.require_all()
-        predictions = self.joints + 1
-        if output_dir is not None:
-            savemat(str(output_dir / self.predictions_file), {"preds": predictions, "scores": self.scores})
-        return {} if self.truth is None else pckh_metrics(predictions, self.truth)
+        return {} if self.truth is None else pckh_metrics(self.joints + 1, self.truth)
+
+    def save(self, folder: Path) -> None:
+        """Write pred.mat: `preds` (N, K, 2), 1-based, and `scores` (N, K)."""
+        with written_whole(folder / self.predictions_file) as scratch:
+            savemat(str(scratch), {"preds": self.joints + 1, "scores": self.scores}, appendmat=False)
