@@ -240,6 +240,8 @@ def test_evaluator_rescores_and_thins_out_image_by_image(tmp_path, soft, scores)
     assert [entry["image_id"] for entry in written] == [1] * (len(scores) - 1) + [2]
     assert written[0]["keypoints"] == [10.0, 0.0, 0.9]
     assert set(written[0]) == {"image_id", "category_id", "keypoints", "score"}
+    evaluator.add(np.arange(4), joints + 99, joint_scores)  # the next epoch's, all of them wrong
+    assert evaluator.compute()["AP"] == 0
 
 
 def test_a_set_without_labels_is_written_not_scored(tmp_path):
