@@ -1,6 +1,7 @@
 """Reproduce an experiment: train it with several seeds, score the best and the last weights, write the page of results.
 
-Started again after an interruption, it goes on where it was; what is finished is not run twice.
+Started again after an interruption, it goes on where it was; what is finished is not run twice. A run that was made
+with other settings is not taken for this experiment's.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     evaluator = build.build_evaluator(config, samples)  # and so do missing data
     if not any(sample.visible.any() for sample in samples):
         raise UserError(f"{config.DATASET.TEST_SET} has no labels to score against; set DATASET.TEST_SET")
+    for seed in args.seeds:
+        require_same_recipe(config, run_folder_in(seed_place(config, seed), args, config))
     reference_file = Path(args.cfg).with_suffix(".reference.csv")
     reference = reproduction.read_reference(reference_file) if reference_file.exists() else {}
 
@@ -78,20 +81,42 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     print(f"=> results: {page.as_posix()}")
 
 
+def seed_place(config: EasyDict, seed: int) -> Path:
+    """OUTPUT_DIR of one seed's training."""
+    return Path(config.OUTPUT_DIR) / f"seed{seed}"
+
+
+def run_folder_in(place: Path, args: argparse.Namespace, config: EasyDict) -> Path:
+    """The run folder of this experiment with that OUTPUT_DIR."""
+    from simplepose.build import run_folder
+
+    return run_folder(type(config)({**config, "OUTPUT_DIR": str(place)}), args.cfg)
+
+
+def require_same_recipe(config: EasyDict, folder: Path) -> None:
+    """Raises UserError if a run folder holds a training with other settings: its scores are not this experiment's."""
+    from simplepose.config import disagreements, load_config, recipe
+
+    written = folder / "config.yaml"
+    differing = disagreements(config, recipe(load_config(written))) if written.exists() else []
+    if differing:
+        key, now, before = differing[0]
+        raise UserError(
+            f"{folder.as_posix()} was trained with {key} {before}, this is {now}; take it away, or set OUTPUT_DIR to "
+            "another folder"
+        )
+
+
 def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: Evaluator) -> Run:
     """Train and validate with the commands that everybody uses, and read what they wrote."""
-    from simplepose.build import run_folder
     from simplepose.files import read_json
     from simplepose.reproduction import Run, Scored
     from simplepose.weights import read_weights
 
     settings = [*args.overrides, f"TRAIN.SEED={seed}", f"LOG_DIR={config.LOG_DIR}/seed{seed}"]
 
-    def folder_in(place: Path) -> Path:
-        return run_folder(type(config)({**config, "OUTPUT_DIR": str(place)}), args.cfg)
-
     def run_in(place: Path, file: str, command: str, *arguments: Any) -> Path:
-        folder = folder_in(place)
+        folder = run_folder_in(place, args, config)
         if not (folder / file).exists():
             print(f"=> seed {seed}: {command} in {folder.as_posix()}", flush=True)
             line = [command, "--cfg", args.cfg, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
@@ -101,12 +126,12 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
                 raise UserError(f"{command} {how}; this command, once more, goes on from there")
         return folder
 
-    place = Path(config.OUTPUT_DIR) / f"seed{seed}"
+    place = seed_place(config, seed)
     start = time.monotonic()
     try:
         trained = run_in(place, WEIGHTS["last"], "train.py", "TRAIN.RESUME=true")
     finally:
-        seconds = keep_time(folder_in(place) / "seconds.json", time.monotonic() - start)
+        seconds = keep_time(run_folder_in(place, args, config) / "seconds.json", time.monotonic() - start)
     scored = {}
     for name, file in WEIGHTS.items():
         folder = run_in(place / name, "metrics.json", "valid.py", "--model-file", trained / file)

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from simplepose.config import DEFAULTS, arch_name, dump_config, get_key, inert_warnings, load_config, parse_interval
+from simplepose.config import (
+    DEFAULTS,
+    arch_name,
+    dump_config,
+    get_key,
+    inert_warnings,
+    load_config,
+    parse_interval,
+    recipe,
+)
 from simplepose.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,6 +170,22 @@ def test_what_follows_from_an_override_is_derived_anew(write):
 def test_a_dumped_configuration_reads_back_equal(write):
     config = load_config(write(ORIGINAL_STYLE), ["MODEL.IMAGE_SIZE=[192,256]"])
     assert load_config(write(dump_config(config))) == config
+
+
+def test_a_recipe_is_all_that_decides_over_the_outcome_but_the_seed(write):
+    path = write("TRAIN: {LR: 0.01}")
+    elsewhere = [
+        "DATASET.ROOT=/b",
+        "OUTPUT_DIR=out",
+        "WORKERS=0",
+        "TRAIN.SEED=7",
+        "TRAIN.RESUME=true",
+        "DEBUG.DEBUG=true",
+    ]
+    first, again = recipe(load_config(path)), recipe(load_config(path, elsewhere))
+    assert first == again and first["TRAIN.LR"] == 0.01 and first["MODEL.EXTRA.SIGMA"] == 2
+    for other in ("TRAIN.LR=0.02", "TRAIN.EMA=0.9", "MODEL.IMAGE_SIZE=[192,256]", "TEST.FLIP_TEST=true"):
+        assert recipe(load_config(path, [other])) != first, other
 
 
 def test_defaults_are_never_changed_by_loading(write):

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from tiny import experiment
 
+from simplepose.config import dump_config, load_config
 from simplepose.errors import UserError
 from simplepose.metrics.pckh import PckhGroundTruth, pckh_metrics, person_hits
 from simplepose.reproduction import Run, Scored, best_run, bootstrap_interval, checks, read_reference, relative_distance
@@ -126,6 +127,23 @@ def test_a_place_that_takes_no_page_is_named_before_anything_is_trained(tmp_path
         "error: cannot write to taken: File exists; set --results to a folder you may write to\n"
     )
     assert not (tmp_path / "output").exists()
+
+
+def test_a_run_of_another_recipe_is_not_taken_for_this_one(tmp_path, bundled, run_command):
+    """Seed 1 has been trained; then the experiment changes."""
+    shutil.copytree(bundled, tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment(END_EPOCH=12)))
+    folder = tmp_path / "output/seed1/mpii/pose_resnet_18/tiny"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_config(load_config(tmp_path / "tiny.yaml", ["TRAIN.END_EPOCH=8"])))
+    (folder / "final_state.pdparams").touch()
+    finished = run_command("reproduce.py", "--cfg", "tiny.yaml", cwd=tmp_path)
+    assert finished.returncode == 2
+    assert finished.stdout == "", "before seed 0 is trained"
+    assert finished.stderr == (
+        "error: output/seed1/mpii/pose_resnet_18/tiny was trained with TRAIN.END_EPOCH 8, this is 12; take it away, or "
+        "set OUTPUT_DIR to another folder\n"
+    )
 
 
 @pytest.mark.slow

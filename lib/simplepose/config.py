@@ -214,6 +214,25 @@ DESCRIBED = (
     "MODEL.EXTRA.NUM_DECONV_KERNELS",
 )
 
+# Keys that may differ between two runs of one experiment: where and how fast, and not what comes out.
+CIRCUMSTANCES = (
+    "GPUS",
+    "OUTPUT_DIR",
+    "LOG_DIR",
+    "WORKERS",
+    "PRINT_FREQ",
+    "DATASET.ROOT",
+    "DATASET.DATA_FORMAT",
+    "DATASET.CACHE",
+    "TRAIN.SEED",
+    "TRAIN.RESUME",
+    "TRAIN.CHECKPOINT_EVERY",
+    "TRAIN.KEEP_CHECKPOINTS",
+    "TEST.BATCH_SIZE",
+    "TEST.MODEL_FILE",
+    *(f"DEBUG.{name}" for name in DEFAULTS["DEBUG"]),
+)
+
 
 def load_config(
     path: str | os.PathLike | None,
@@ -256,8 +275,16 @@ def load_config(
 
 
 def disagreements(config: EasyDict, described: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(key, configured value, described value) wherever a configuration differs from a weight file's description."""
+    """(key, configured value, described value) wherever a configuration differs from a description.
+
+    Such as a weight file's, or another run's `recipe`.
+    """
     return [(key, get_key(config, key), value) for key, value in described.items() if get_key(config, key) != value]
+
+
+def recipe(config: EasyDict) -> dict[str, Any]:
+    """Dotted key -> value of all that decides over an experiment's outcome but for the seed."""
+    return {key: value for key, value in _leaves(config, "") if key not in CIRCUMSTANCES}
 
 
 def _read_yaml(path: str | os.PathLike | None) -> dict[str, Any]:
