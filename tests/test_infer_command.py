@@ -155,7 +155,10 @@ def test_an_interrupted_video_is_playable_and_its_json_valid(posenet, tmp_path, 
     line = [sys.executable, ROOT / "pose_estimation/infer.py", "--model-file", posenet[1], "--img-file", "long.avi"]
     line += ["--output", "long_pose.mp4", "--format", form]
     line += ["--bbox", "0,0,640,480"] * 6  # work enough that the signal arrives long before the end
-    running = subprocess.Popen(list(map(str, line)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = subprocess.Popen(
+        list(map(str, line)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     drawn = tmp_path / "long_pose.mp4"
     deadline = time.monotonic() + 60
     while not (drawn.exists() and drawn.stat().st_size > 200_000) and time.monotonic() < deadline:
