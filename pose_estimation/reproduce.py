@@ -115,13 +115,14 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
 
     settings = [*args.overrides, f"TRAIN.SEED={seed}", f"LOG_DIR={config.LOG_DIR}/seed{seed}"]
 
-    def run_in(place: Path, file: str, command: str, *arguments: Any) -> Path:
+    def run_in(place: Path, file: str, command: str, *arguments: Any, since: float = 0) -> Path:
         folder = run_folder_in(place, args, config)
-        if not (folder / file).exists():
+        made = folder / file
+        if not made.exists() or made.stat().st_mtime < since:
             print(f"=> seed {seed}: {command} in {folder.as_posix()}", flush=True)
             line = [command, "--cfg", args.cfg, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
             returned = run_to_its_end([sys.executable, str(HERE / line[0]), *map(str, line[1:])])
-            if returned or not (folder / file).exists():
+            if returned or not made.exists():
                 how = f"failed with exit code {returned}" if returned else "was stopped"
                 raise UserError(f"{command} {how}; this command, once more, goes on from there")
         return folder
@@ -134,8 +135,10 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
         seconds = keep_time(run_folder_in(place, args, config) / "seconds.json", time.monotonic() - start)
     scored = {}
     for name, file in WEIGHTS.items():
-        folder = run_in(place / name, "metrics.json", "valid.py", "--model-file", trained / file)
-        made = read_weights(trained / file).metadata
+        weights = trained / file
+        written = weights.stat().st_mtime  # older scores are another training's
+        folder = run_in(place / name, "metrics.json", "valid.py", "--model-file", weights, since=written)
+        made = read_weights(weights).metadata
         metrics = read_json(folder / "metrics.json")
         scored[name] = Scored(made["epoch"], metrics, interval(config, folder, evaluator), folder)
     history = read_json(trained / "history.json")

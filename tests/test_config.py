@@ -184,7 +184,13 @@ def test_a_recipe_is_all_that_decides_over_the_outcome_but_the_seed(write):
     ]
     first, again = recipe(load_config(path)), recipe(load_config(path, elsewhere))
     assert first == again and first["TRAIN.LR"] == 0.01 and first["MODEL.EXTRA.SIGMA"] == 2
-    for other in ("TRAIN.LR=0.02", "TRAIN.EMA=0.9", "MODEL.IMAGE_SIZE=[192,256]", "TEST.FLIP_TEST=true"):
+    for other in (
+        "TRAIN.LR=0.02",
+        "TRAIN.EMA=0.9",
+        "DATASET.CACHE=/c",
+        "MODEL.IMAGE_SIZE=[192,256]",
+        "TEST.FLIP_TEST=true",
+    ):
         assert recipe(load_config(path, [other])) != first, other
 
 

@@ -176,3 +176,13 @@ def test_from_data_to_page_and_again(tmp_path, bundled, run_command):
     assert "Test:" not in again.stdout
     assert (tmp_path / "out" / "tiny_curves.svg").read_bytes() == curves
     assert (tmp_path / "out" / "tiny.md").read_text(encoding="utf-8") == page
+
+    # One training is taken away and done anew: its old scores are there still, and not to be taken for the new ones.
+    scores = tmp_path / "output/seed3/last/mpii/pose_resnet_18/tiny/metrics.json"
+    right = scores.read_text()
+    scores.write_text(right.replace('"Mean": ', '"Mean": 9'))
+    os.utime(scores, (0, 0))
+    anew = run_command("reproduce.py", *args, cwd=tmp_path)
+    assert anew.returncode == 0, anew.stderr
+    assert anew.stdout.count(": valid.py in ") == 1 and "train.py in" not in anew.stdout
+    assert (tmp_path / "out" / "tiny.md").read_text(encoding="utf-8") == page
