@@ -65,7 +65,10 @@ def train(args, config, settings: str) -> None:
     rank, num_ranks = runtime.ranks()
     if num_ranks > 1:
         paddle.distributed.init_parallel_env()
-    logger.info("=> simplepose %s, Paddle %s on %s. %s", runtime.git_commit(), paddle.__version__, device, settings)
+    kernels, named = build.build_kernels(config)
+    logger.info(
+        "=> simplepose %s, Paddle %s on %s. %s. %s", runtime.git_commit(), paddle.__version__, device, settings, named
+    )
     for warning in inert_warnings(config):
         logger.warning("=> %s", warning)
 
@@ -77,6 +80,7 @@ def train(args, config, settings: str) -> None:
     )  # a missing gt_*.mat shows now, not after an epoch
 
     model = build.build_model(config)
+    model.kernels = kernels
     if config.TRAIN.SYNC_BN:
         model = build.synchronize_batch_norm(model)
     optimizer = build.build_optimizer(config, model, len(train_loader))
@@ -149,8 +153,9 @@ def train(args, config, settings: str) -> None:
                     after_step, precision, look_every=look_every,
                 )  # fmt: skip
                 runtime.share_statistics(validated)
+                network = paddle_network(validated, config.TRAIN.CPU_KERNELS)
                 valid_figures, metrics = evaluate_and_report(
-                    config, paddle_network(validated), valid_loader, evaluator, run_folder, writer, progress.epoch,
+                    config, network, valid_loader, evaluator, run_folder, writer, progress.epoch,
                     pictures, stop,
                 )  # fmt: skip
                 keeper.finish_epoch({**figures, **valid_figures}, metrics, evaluator.primary)

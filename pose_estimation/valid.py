@@ -55,7 +55,9 @@ def validate(args, config, weights, notes: list[str], settings: str) -> None:
     if runtime.ranks()[1] > 1:
         paddle.distributed.init_parallel_env()
     pictures = build.build_debug_pictures(config, run_folder)
-    evaluate_and_report(config, paddle_network(model), loader, evaluator, run_folder, pictures=pictures)
+    evaluate_and_report(
+        config, paddle_network(model, config.TRAIN.CPU_KERNELS), loader, evaluator, run_folder, pictures=pictures
+    )
 
 
 if __name__ == "__main__":

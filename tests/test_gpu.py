@@ -168,11 +168,21 @@ def test_half_precision_needs_a_gpu(tmp_path, bundled, run_command):
     with pytest.raises(UserError, match="TRAIN.AMP O2 needs a GPU"):
         MixedPrecision("O2")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
-    finished = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.AMP=O1", f"DATASET.ROOT={bundled}", cwd=tmp_path)
+    finished = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.AMP=O2", f"DATASET.ROOT={bundled}", cwd=tmp_path)
     assert finished.returncode == 2
-    assert "TRAIN.AMP O1 needs a GPU" in finished.stderr
+    assert "TRAIN.AMP O2 needs a GPU" in finished.stderr
     finished = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.AMP=fp16", cwd=tmp_path)
     assert "TRAIN.AMP must be one of O0, O1, O2" in finished.stderr
+
+
+def test_half_precision_on_a_cpu_is_bfloat16_or_is_said_to_be_float32(tmp_path, bundled, run_command):
+    if paddle.get_device() != "cpu":
+        pytest.skip("there is a GPU")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment(END_EPOCH=1)))
+    finished = run_command("train.py", "--cfg", "tiny.yaml", "TRAIN.AMP=O1", f"DATASET.ROOT={bundled}", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    first = finished.stdout.splitlines()[0]
+    assert first.count("bfloat16") == 1 and ("bfloat16 products" in first) == first.endswith("float32")
 
 
 def make_batches(count: int, fails_at: int | None = None):

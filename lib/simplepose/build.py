@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from simplepose.checkpoint import CheckpointKeeper, Progress
     from simplepose.engine import DebugPictures, Evaluator
     from simplepose.gpu import MixedPrecision
+    from simplepose.models.onednn_training import TrainingKernels
     from simplepose.models.pose_resnet import PoseResNet
     from simplepose.optim import WeightAverage
 
@@ -78,6 +79,25 @@ def build_model(config: EasyDict) -> PoseResNet:
     )
 
 
+def build_kernels(config: EasyDict) -> tuple[TrainingKernels | None, str]:
+    """What the network trains with on a CPU (TRAIN.CPU_KERNELS, TRAIN.AMP), None for Paddle's own; and its name."""
+    import paddle
+
+    from simplepose.machine.onednn import Unavailable
+    from simplepose.models.onednn_training import TrainingKernels
+
+    if paddle.get_device() != "cpu" or config.TRAIN.CPU_KERNELS == "paddle":
+        return None, "Paddle's own kernels"
+    reasons = []
+    for bfloat16 in (True, False) if config.TRAIN.AMP == "O1" else (False,):
+        try:
+            kernels = TrainingKernels(bfloat16)
+            return kernels, "; ".join([*reasons, str(kernels)])
+        except Unavailable as error:
+            reasons.append(str(error))
+    return None, "; ".join([*reasons, "Paddle's own kernels"])
+
+
 def synchronize_batch_norm(model: PoseResNet) -> PoseResNet:
     """The network with batch norm over all processes (TRAIN.SYNC_BN); the names in its state stay."""
     import paddle
@@ -100,8 +120,8 @@ def build_pose_network(config: EasyDict, model: PoseResNet) -> PoseNetwork:
     """A network, and what the configuration says about feeding and reading it."""
     from simplepose.inference import paddle_network
 
-    input_format = INPUT_FORMATS[config.MODEL.INPUT_FORMAT]
-    return PoseNetwork(paddle_network(model), build_skeleton(config), build_codec(config), input_format)
+    network, input_format = paddle_network(model, config.TRAIN.CPU_KERNELS), INPUT_FORMATS[config.MODEL.INPUT_FORMAT]
+    return PoseNetwork(network, build_skeleton(config), build_codec(config), input_format)
 
 
 def _load_mpii(config: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:

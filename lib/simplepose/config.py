@@ -80,7 +80,8 @@ DEFAULTS: dict[str, Any] = {
         "END_EPOCH": 140,
         "RESUME": False,  # go on from the run folder's newest checkpoint, if there is one
         "CHECKPOINT_EVERY": "10min",  # also within an epoch: a time in s, min or h, or a number of steps; 0: no
-        "AMP": "O0",  # half precision on a GPU: O1 in convolutions, O2 nearly everywhere; O0: float32
+        "AMP": "O0",  # O1: float16 in a GPU's convolutions, bfloat16 on a CPU that has it; O2: nearly everywhere (GPU)
+        "CPU_KERNELS": "auto",  # onednn, paddle; auto: oneDNN where Paddle carries it
         "SYNC_BN": False,  # batch norm over the batches of all GPUs; Paddle has no such thing for CPUs
         "KEEP_CHECKPOINTS": 2,  # the newest, and those before it
         "CHECKPOINT": "",
@@ -150,6 +151,7 @@ CHOICES = {
     "MODEL.EXTRA.TARGET_TYPE": ("gaussian",),
     "MODEL.EXTRA.FINAL_CONV_KERNEL": (1, 3),
     "TRAIN.AMP": ("O0", "O1", "O2"),
+    "TRAIN.CPU_KERNELS": ("auto", "onednn", "paddle"),
     "TRAIN.OPTIMIZER": ("adam", "adamw", "sgd"),
     "TRAIN.LR_TYPE": ("MultiStepDecay", "PolynomialDecay", "CosineAnnealingDecay"),
 }

@@ -69,7 +69,7 @@ def dry_run(
     few = valid_loader.take(ITERATIONS)
     start = time.perf_counter()
     evaluate(
-        paddle_network(model if average is None else average.network),
+        paddle_network(model if average is None else average.network, config.TRAIN.CPU_KERNELS),
         few, evaluator, build_inference_settings(config), 1, config.LOSS.USE_TARGET_WEIGHT,
     )  # fmt: skip
     valid_seconds = (time.perf_counter() - start) / max(1, len(few))

@@ -338,9 +338,18 @@ class PosePredictor:
         return [Pose(*person) for person in zip(keypoints, scores, boxes, pose_scores.tolist())]
 
 
-def paddle_network(model) -> Network:
-    """A Paddle layer as a `Network`: eval mode, no gradients, arrays in and out."""
+def paddle_network(model: Any, kernels: str = "auto") -> Network:
+    """A Paddle layer as a `Network`: eval mode, no gradients, arrays in and out.
+
+    On a CPU a PoseResNet runs on oneDNN's kernels where it can, with its weights as they are now.
+
+    Args:
+        kernels: TRAIN.CPU_KERNELS; "paddle" keeps to Paddle's own.
+    """
     import paddle
+
+    from simplepose.machine.onednn import Unavailable
+    from simplepose.models.pose_resnet import PoseResNet
 
     model.eval()
 
@@ -348,4 +357,13 @@ def paddle_network(model) -> Network:
         with paddle.no_grad():
             return model(paddle.to_tensor(images)).numpy()
 
-    return network
+    if kernels == "paddle" or paddle.get_device() != "cpu" or not isinstance(model, PoseResNet):
+        return network
+    try:
+        from simplepose.models.onednn_inference import InferenceKernels
+
+        fast = InferenceKernels(model)
+    except Unavailable as error:
+        logger.info("=> %s: inference with Paddle's own kernels", error)
+        return network
+    return fast

@@ -12,6 +12,7 @@ from paddle import Tensor, nn
 from simplepose.errors import UserError
 
 STYLES = ("pytorch", "caffe")
+NORM_MOMENTUM, NORM_EPSILON = 0.9, 1e-5
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2D:
@@ -22,12 +23,15 @@ def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> n
     """
     bound = 1 / math.sqrt(in_channels * kernel * kernel)
     init = nn.initializer.Uniform(-bound, bound)
-    return nn.Conv2D(in_channels, out_channels, kernel, stride, padding=kernel // 2, weight_attr=init, bias_attr=False)
+    padding = kernel // 2
+    layer = nn.Conv2D(in_channels, out_channels, kernel, stride, padding, weight_attr=init, bias_attr=False)
+    layer.window = (stride, (padding, padding))
+    return layer
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2D:
     """Batch norm with PyTorch's defaults: its momentum 0.1 is the share of the new batch, Paddle's of the old."""
-    return nn.BatchNorm2D(channels, momentum=0.9, epsilon=1e-5)
+    return nn.BatchNorm2D(channels, NORM_MOMENTUM, NORM_EPSILON)
 
 
 class BasicBlock(nn.Layer):
