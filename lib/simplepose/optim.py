@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable
 
+from simplepose.machine.tensors import array_of, move_towards
+
 if TYPE_CHECKING:
     from paddle import Tensor, nn
     from paddle.optimizer import Optimizer
@@ -99,6 +101,10 @@ class WeightAverage:
         decay = min(self.decay, self.steps / (10 + self.steps))
         self.steps += 1
         current = model.state_dict()
+        on_cpu = paddle.get_device() == "cpu"
         with paddle.no_grad():
             for name, tensor in self.network.state_dict().items():
-                paddle.assign(decay * tensor + (1 - decay) * current[name], tensor)
+                if on_cpu and tensor.dtype == paddle.float32:
+                    move_towards(array_of(tensor), array_of(current[name]), 1 - decay)
+                else:
+                    paddle.assign(decay * tensor + (1 - decay) * current[name], tensor)

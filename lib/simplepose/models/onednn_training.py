@@ -29,6 +29,7 @@ from simplepose.machine.onednn import (
     Unavailable,
     reorder,
 )
+from simplepose.machine.tensors import array_of, move_towards
 from simplepose.models.onednn_layers import POOLING, Geometry, Pool, chain, max_pooling, steps
 from simplepose.models.pose_resnet import PoseResNet
 from simplepose.models.resnet import NORM_EPSILON, NORM_MOMENTUM
@@ -45,12 +46,6 @@ class Activation(NamedTuple):
 
 # Given the gradient of what a layer gave, prepares the calls that make its input's; None where nobody wants that.
 Undo = Callable[[Memory], Optional[Memory]]
-
-
-def array_of(tensor: Tensor) -> np.ndarray:
-    """The memory of a float32 CPU tensor, flat."""
-    size = int(np.prod(tensor.shape))
-    return np.ctypeslib.as_array((c_float * size).from_address(tensor.data_ptr()))
 
 
 def _plain(tensor: Tensor, geometry: Geometry | None) -> Description:
@@ -113,9 +108,8 @@ class TrainingPass:
             call()
         finite = True
         for running, memory in self._statistics:
-            values, of_batch = array_of(running), memory.floats()
-            values *= NORM_MOMENTUM
-            values += (1 - NORM_MOMENTUM) * of_batch
+            of_batch = memory.floats()
+            move_towards(array_of(running), of_batch, 1 - NORM_MOMENTUM)
             finite = finite and np.isfinite(of_batch).all()
         if not finite:  # oneDNN's ReLU makes 0 of NaN
             array_of(heatmaps).fill(np.nan)
