@@ -80,3 +80,45 @@ def test_multiply_adds_are_the_known_ones(depth, giga):
 
 def test_a_row_that_is_left_out_says_why():
     assert "no such data" in table([Row("an epoch", [], note="left out: no such data")])
+
+
+@pytest.mark.parametrize("flag, faster", [("amx_bf16", 2.5), ("avx512_bf16", 1.5)])
+def test_bfloat16_rows_where_the_processor_has_it(monkeypatch, flag, faster):
+    """Two operations a second are what the matrix product reaches, and a step of 8 takes us 5 seconds: 0.8 of it."""
+    its = {"ours": 5, "PyTorch": 10, "PyTorch, channels-last": 8, "ours, bfloat16": 2}
+    runs = {name: [{"seconds": seconds, "peak_mib": 100.0, "flop": 8}] for name, seconds in its.items()}
+    runs.update(
+        {"matrix": [{"flop_per_second": 2}], "PyTorch's autocast, channels-last": [{"seconds": 4, "peak_mib": 9}]}
+    )
+    asked: list[str] = []
+
+    def in_processes(script, what, runtimes, rounds):
+        asked.extend(runtimes)
+        return runs, {}
+
+    monkeypatch.setattr(bench, "processor_flags", lambda: {"avx2", flag})
+    monkeypatch.setattr(bench, "in_processes", in_processes)
+    rows = bench.training_step(1, True)
+    assert set(asked) == set(runs)
+    assert [row.ratios for row in rows] == [[2.0], [1.6], [2.0], [2.5]]
+    assert rows[-1].bound == faster
+    assert "0.80 of" in rows[0].note
+
+
+def test_bfloat16_is_left_out_where_it_is_refused(monkeypatch):
+    run = [{"seconds": 1, "peak_mib": None, "flop": 1, "flop_per_second": 1}]
+    monkeypatch.setattr(bench, "processor_flags", lambda: {"amx_bf16"})
+    refused = {"ours, bfloat16": "no kernels"}
+    monkeypatch.setattr(bench, "in_processes", lambda script, what, names, rounds: (dict.fromkeys(names, run), refused))
+    assert "no kernels" in bench.training_step(1, True)[-1].note
+
+
+def test_an_epoch_without_its_data_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("POSE_REAL_DATA", str(tmp_path))
+    (row,) = bench.training_epoch(1, True)
+    assert not row.ours and str(tmp_path) in row.note
+
+
+def test_a_broken_benchmark_is_not_taken_for_a_missing_peer():
+    with pytest.raises(SystemExit, match="--no-such-flag"):
+        bench.in_processes("inference_step.py", ("--no-such-flag",), {"ours": ("--runtime", "ours")}, 1)
