@@ -108,6 +108,7 @@ def training_step(rounds: int, quick: bool) -> list[Row]:
             "ours": ("--runtime", "paddle"),
             "PyTorch": ("--runtime", "torch"),
             "PyTorch, channels-last": ("--runtime", "torch-channels-last"),
+            "Paddle's own kernels": ("--runtime", "paddle-own-kernels"),
             "matrix": ("--runtime", "matrix", "--side", 256 if quick else 2048),
         }
         if faster := bfloat16_speed():
@@ -122,9 +123,14 @@ def training_step(rounds: int, quick: bool) -> list[Row]:
         notes["ours"] += f", {reached:.2f} of the {np.median(rates) / 1e9:.0f} GFLOP/s of a float32 matrix product"
 
         name = f"training step, ResNet-{depth}, {size}x{size}, batch {batch}"
-        for peer, its_figure in (("PyTorch", figure), ("PyTorch, channels-last", None)):
+        peers_of = (
+            ("PyTorch", 1.2, figure),
+            ("PyTorch, channels-last", 1.2, None),
+            ("Paddle's own kernels", None, None),
+        )
+        for peer, bound, its_figure in peers_of:
             note = f"{notes['ours']}; {peer} {notes[peer]}" if seconds[peer] else notes["ours"]
-            rows.append(Row(name, seconds["ours"], seconds[peer], 1.2, peer, its_figure, note))
+            rows.append(Row(name, seconds["ours"], seconds[peer], bound, peer, its_figure, note))
         name += ", bfloat16"
         if not faster:
             rows.append(Row(name, [], note="left out: this processor has neither avx512_bf16 nor AMX"))

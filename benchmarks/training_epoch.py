@@ -45,25 +45,25 @@ def paddle_epoch(args: argparse.Namespace, config, folder: Path):
     from simplepose import build
     from simplepose.checkpoint import Progress
     from simplepose.engine import evaluate, train_one_epoch
-    from simplepose.gpu import MixedPrecision
     from simplepose.inference import paddle_network
     from simplepose.metrics.pckh import PckhEvaluator
     from simplepose.watch import Watch
 
     set_device(config.GPUS)
     set_seeds(config.TRAIN.SEED)
-    precision = MixedPrecision("O1" if args.amp else "O0")
     train, valid = build.build_train_loader(config), build.build_valid_loader(config)
     num_train, num_valid = shares(args.persons, len(train.dataset), len(valid.dataset))
     train.dataset.samples, valid.dataset.samples = train.dataset.samples[:num_train], valid.dataset.samples[:num_valid]
     train.sampler.length, valid.sampler.length = num_train, num_valid
     evaluator = PckhEvaluator(num_valid, config.MODEL.NUM_JOINTS, ground_truth(args.data, num_valid))
     model = build.build_model(config)
+    config.TRAIN.AMP = "O1" if args.amp else "O0"
+    model.kernels, _ = build.build_kernels(config)
     optimizer = build.build_optimizer(config, model, len(train))
 
     def epoch() -> float:
         watch = Watch(model, train.dataset, folder)
-        train_one_epoch(model, train, optimizer, Progress(), 1, config.PRINT_FREQ, watch=watch, precision=precision)
+        train_one_epoch(model, train, optimizer, Progress(), 1, config.PRINT_FREQ, watch=watch)
         settings = build.build_inference_settings(config)
         evaluate(paddle_network(model), valid, evaluator, settings, config.PRINT_FREQ)
         return evaluator.compute()[evaluator.primary]

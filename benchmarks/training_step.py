@@ -69,23 +69,24 @@ def paddle_step(args: argparse.Namespace, images: np.ndarray, targets: np.ndarra
     start_paddle()
     import paddle
 
-    from simplepose.gpu import MixedPrecision
     from simplepose.losses import joints_mse_loss
+    from simplepose.models.onednn_training import TrainingKernels
     from simplepose.models.pose_resnet import PoseResNet
     from simplepose.optim import build_optimizer
 
-    precision = MixedPrecision("O1" if args.amp else "O0")
     model = PoseResNet(args.depth, NUM_JOINTS)
     flop = FLOP_PER_MAC * args.batch * multiply_adds(model, args.size)
     model.train()
+    if args.runtime == "paddle":
+        model.kernels = TrainingKernels(bfloat16=args.amp)
     optimizer = build_optimizer("adam", model.parameters(), 1e-3, lambda iteration: 1.0)
     images, targets = paddle.to_tensor(images), paddle.to_tensor(targets)
     weights = paddle.ones([args.batch, NUM_JOINTS])
 
     def step() -> float:
-        loss = joints_mse_loss(precision.forward(model, images), targets, weights)
-        precision.backward(loss)
-        precision.step(optimizer)
+        loss = joints_mse_loss(model(images), targets, weights)
+        loss.backward()
+        optimizer.step()
         optimizer.clear_grad()
         return float(loss)
 
@@ -116,7 +117,12 @@ def torch_step(args: argparse.Namespace, images: np.ndarray, targets: np.ndarray
     return step, {}
 
 
-STEPS = {"paddle": paddle_step, "torch": torch_step, "torch-channels-last": torch_step}
+STEPS = {
+    "paddle": paddle_step,
+    "paddle-own-kernels": paddle_step,
+    "torch": torch_step,
+    "torch-channels-last": torch_step,
+}
 
 
 def main() -> None:
