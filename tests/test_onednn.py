@@ -283,6 +283,17 @@ def test_gradients_of_several_iterations_add_up():
     np.testing.assert_allclose(gradient(2), 2 * gradient(1), rtol=1e-5)
 
 
+def test_a_backward_pass_belongs_to_the_last_forward_pass():
+    model = untrained()
+    model.train()
+    model.kernels = TrainingKernels()
+    images = paddle.randn([2, 3, 64, 64])
+    first, second = model(images).sum(), model(images).sum()
+    with pytest.raises(OSError, match="must follow its forward pass"):  # what Paddle makes of a RuntimeError
+        first.backward()
+    second.backward()
+
+
 @pytest.mark.parametrize("mode", ["training", "inference"])
 def test_nan_comes_out_as_nan(mode):
     model = untrained()

@@ -23,7 +23,6 @@ LIBRARIES = ("libdnnl.so.3", "mkldnn.dll")  # beside Paddle: on Linux, on Window
 VERSION = 3  # of the interface; its numbers below are not those of version 2
 
 BFLOAT16, FLOAT32 = 2, 3
-BYTES = {BFLOAT16: 2, FLOAT32: 4}
 ANY_LAYOUT = 1
 FORWARD, INFERENCE, BACKWARD = 64, 96, 128
 CONVOLUTION, DECONVOLUTION, RELU, RELU_FROM_OUTPUT, MAX_POOLING, ADD = 0x1, 0xA, 0x20, 0x100, 0x1FF, 0x1FFF0
@@ -132,7 +131,6 @@ class Description(Handle):
 
     def __init__(self, shape: Sequence[int], kind: int = FLOAT32, layout: str | Sequence[int] = "plain"):
         self.shape, self.kind = tuple(shape), kind
-        self.nbytes = math.prod(shape) * BYTES[kind]
         described = (c_int(len(shape)), sizes(*shape), c_int(kind))
         if layout == "any":
             super().__init__("memory_desc", "memory_desc_create_with_tag", *described, c_int(ANY_LAYOUT))
@@ -143,6 +141,11 @@ class Description(Handle):
             _, c, h, w = shape
             layout = (h * w * c, 1, w * c, c)
         super().__init__("memory_desc", "memory_desc_create_with_strides", *described, sizes(*layout))
+
+
+def size_of(description: Description | c_void_p) -> int:
+    """Bytes that an array of this description takes."""
+    return load().functions.dnnl_memory_desc_get_size(getattr(description, "pointer", description))
 
 
 class Memory(Handle):
@@ -159,7 +162,7 @@ class Memory(Handle):
         self.description, self._keep = description, keep
         self.raw = getattr(description, "pointer", description)
         if place is None:
-            place = np.empty(max(1, load().functions.dnnl_memory_desc_get_size(self.raw)), np.uint8)
+            place = np.empty(size_of(description), np.uint8)
         self.block = place if isinstance(place, np.ndarray) else None
         self.address = place if self.block is None else place.ctypes.data
         super().__init__("memory", "memory_create", self.raw, load().engine, c_void_p(self.address))

@@ -91,11 +91,13 @@ class Pool:
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
 
-    def take(self, description: Description) -> Memory:
-        fitting = [block for block in self._free if block.nbytes >= description.nbytes]
+    def take(self, description: Any, keep: Primitive | None = None) -> Memory:
+        """An array of this description; see `Memory`."""
+        size = onednn.size_of(description)
+        fitting = [block for block in self._free if block.nbytes >= size]
         block = min(fitting, key=lambda free: free.nbytes, default=None)
         self._free = [free for free in self._free if free is not block]
-        return Memory(description, np.empty(description.nbytes, np.uint8) if block is None else block)
+        return Memory(description, np.empty(size, np.uint8) if block is None else block, keep)
 
     def give_back(self, memory: Memory) -> None:
         self._free.append(memory.block)

@@ -71,7 +71,8 @@ class TrainingPass:
 
     def __init__(self, network: Iterable[tuple], images_shape: Sequence[int], kind: int):
         self.kind = kind
-        self._pool = Pool()  # of gradients; activations wait for the backward pass
+        self.turn = 0  # forward passes so far: a backward pass belongs to the last one, whose activations are there
+        self._pool = Pool()  # of gradients and packed weights; activations wait for the backward pass
         self._forward: list[Call] = []
         self._backward: list[Call] = []
         self._read: dict[int, tuple[Tensor, Memory]] = {}  # parameters and running statistics, by id
@@ -99,6 +100,7 @@ class TrainingPass:
 
     def forward(self, images: Tensor) -> Tensor:
         """Heatmaps (N, K, h, w) of images (N, 3, H, W); batch norm's running statistics follow the batch's."""
+        self.turn += 1
         heatmaps = paddle.empty(self.heatmaps_shape, "float32")
         self._images.move_to(images.data_ptr())
         self._heatmaps.move_to(heatmaps.data_ptr())
@@ -200,6 +202,7 @@ class TrainingPass:
         )
         packed = self._as_wanted(weights, forward, "weights", self._forward)
         self._forward.append(forward.on(src=source, weights=packed, dst=result, **bias))
+        self._done_with(packed, weights)
         learns = not layer.weight.stop_gradient
 
         def undo(gradient: Memory) -> Memory | None:
@@ -212,6 +215,7 @@ class TrainingPass:
             kernel = geometry.kernel("backward_data", None, described, forward.descriptor, None)
             packed = self._as_wanted(weights, kernel, "weights", self._backward)
             self._backward.append(kernel.on(diff_src=into, weights=packed, diff_dst=gradient))
+            self._done_with(packed, weights)
             self._pool.give_back(gradient)
             return into
 
@@ -230,14 +234,16 @@ class TrainingPass:
         of_source, of_result = (Description(m.description.shape, self.kind, layout) for m in (source, gradient))
         described = [of_source, of_weights, of_bias, of_result]
         kernel = geometry.kernel("backward_weights", None, described, forward.descriptor, None)
-        source = self._as_wanted(source, kernel, "src", self._backward)
-        gradient = self._as_wanted(gradient, kernel, "diff_dst", self._backward)
-        packed = Memory(kernel.wants("diff_weights"), keep=kernel)
-        plain = self._gradient_of(layer.weight, geometry)
+        src = self._as_wanted(source, kernel, "src", self._backward)
+        diff_dst = self._as_wanted(gradient, kernel, "diff_dst", self._backward)
+        packed, plain = self._pool.take(kernel.wants("diff_weights"), kernel), self._gradient_of(layer.weight, geometry)
         self._backward += [
-            kernel.on(src=source, diff_dst=gradient, diff_weights=packed, **biased),
+            kernel.on(src=src, diff_dst=diff_dst, diff_weights=packed, **biased),
             reorder(packed, plain),
         ]
+        self._done_with(src, source)
+        self._done_with(diff_dst, gradient)
+        self._pool.give_back(packed)
 
     def _normalize(self, x: Activation, norm: nn.Layer, relu: bool, keep_gradient: bool) -> tuple[Activation, Undo]:
         """Batch norm, and ReLU. With `keep_gradient` the gradient it is given is left as it is."""
@@ -302,9 +308,14 @@ class TrainingPass:
         wanted = kernel.wants(argument)
         if memory.is_laid_out(wanted):
             return memory
-        packed = Memory(wanted, keep=kernel)
+        packed = self._pool.take(wanted, kernel)
         calls.append(reorder(memory, packed))
         return packed
+
+    def _done_with(self, packed: Memory, original: Memory) -> None:
+        """Later calls may overwrite what `_as_wanted` made of the original."""
+        if packed is not original:
+            self._pool.give_back(packed)
 
 
 class TrainingKernels:
@@ -348,9 +359,12 @@ class TrainingKernels:
 class _Pass(PyLayer):
     @staticmethod
     def forward(ctx: Any, training_pass: TrainingPass, images: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.training_pass, ctx.parameters = training_pass, parameters
-        return training_pass.forward(images)
+        heatmaps = training_pass.forward(images)
+        ctx.training_pass, ctx.turn, ctx.parameters = training_pass, training_pass.turn, parameters
+        return heatmaps
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple:
+        if ctx.turn != ctx.training_pass.turn:
+            raise RuntimeError("a backward pass must follow its forward pass before the next one of that shape")
         return (None, *ctx.training_pass.backward(gradient, ctx.parameters))
