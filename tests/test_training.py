@@ -27,6 +27,20 @@ def test_loss_by_hand():
     assert float(joints_mse_loss(predicted, target, paddle.to_tensor([[1.0, 0.0]]))) == 0.625
 
 
+@pytest.mark.parametrize("size", [(32, 16, 64, 64), (8, 17, 96, 72)])
+def test_loss_of_millions_of_pixels_is_that_of_float64(size):
+    rng = np.random.default_rng(0)
+    predicted, target = (rng.normal(0, scale, size).astype("float32") for scale in (0.005, 0.05))
+    weights = (rng.random(size[:2]) < 0.8).astype("float32")
+    exact = 0.5 * np.mean((weights[..., None, None] * (predicted.astype("float64") - target)) ** 2)
+    predicted = paddle.to_tensor(predicted, stop_gradient=False)
+    loss = joints_mse_loss(predicted, paddle.to_tensor(target), paddle.to_tensor(weights))
+    assert float(loss) == pytest.approx(exact, rel=2e-7)
+    loss.backward()
+    gradient = weights[..., None, None] ** 2 * (predicted.numpy() - target) / np.prod(size)
+    np.testing.assert_allclose(predicted.grad.numpy(), gradient, rtol=1e-6, atol=0)
+
+
 def test_schedules_by_hand():
     steps = lr_schedule("MultiStepDecay", 10, 8, [5, 7], 0.1)
     assert [steps(i) for i in (0, 49)] == [1, 1]
