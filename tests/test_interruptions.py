@@ -195,7 +195,43 @@ def test_an_epoch_whose_batches_are_others_starts_anew(bundled, listening):
     other.fit_order(BatchSampler(15, 8, True).order, optimizer)  # 2 iterations an epoch where 4 were
     assert (other.epoch, other.iteration, other.averages) == (1, 0, {})
     assert optimizer._learning_rate.last_epoch == 2
+    for change in ({"seed": 1}, {"shuffled": False}, {"accumulated": 2}):  # as many iterations, but others
+        changed = Progress(3, iteration=2, order={**before, "accumulated": 1})
+        optimizer._learning_rate.step(3 * 4 + 2)  # where the checkpoint was
+        changed.fit_order({**before, "accumulated": 1, **change}, optimizer)
+        assert (changed.iteration, optimizer._learning_rate.last_epoch) == (0, 12), change
     assert "epoch 1 starts anew: its batches are others now (iterations 4 -> 2, batch size 4 -> 8)" in listening.text
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_learning_rate_is_that_of_the_iteration_wherever_a_training_begins(bundled, checkpoint):
+    _, _, optimizer = start(bundled, 0)  # polynomial decay over 2 epochs of 4 iterations
+    schedule = optimizer._learning_rate
+    order = BatchSampler(15, 4, True).order
+    if checkpoint:
+        schedule.step(7)
+        rate = optimizer.get_lr()
+        Progress(1, iteration=3, order=order).fit_order(order, optimizer)
+        assert optimizer.get_lr() == rate
+    else:
+        Progress(epoch=1).fit_order(order, optimizer)  # TRAIN.BEGIN_EPOCH
+        assert optimizer.get_lr() == pytest.approx(0.01 * 0.5**0.9)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_an_epoch_whose_figures_are_no_numbers_is_kept_all_the_same(tmp_path, value):
+    model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
+    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    progress = Progress()
+    keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict)
+    keeper.finish_epoch({"valid_loss": value}, {"Mean": float("nan")}, "Mean")
+    keeper.finish_epoch({"valid_loss": 0.5}, {"Mean": 3.0}, "Mean")
+    keeper.finish()
+    assert [entry["valid_loss"] for entry in json.loads((tmp_path / "history.json").read_text())] == [None, 0.5]
+    assert (progress.best_score, progress.best_epoch) == (3.0, 1)  # a score that is none is not the best for ever
+    keeper.finish_epoch({"valid_loss": value}, {"Mean": 9.0}, "Mean")
+    assert read_weights(tmp_path / "model_best.pdparams").metadata["metrics"] == {"valid_loss": None, "Mean": 9.0}
+    assert load_checkpoint(tmp_path, model, optimizer).epoch == 3
 
 
 # --- Files that are damaged, and disks that are full
