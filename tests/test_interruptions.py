@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ import pytest
 import yaml
 from tiny import experiment
 
+import train
+from simplepose import runtime
 from simplepose.checkpoint import CheckpointKeeper, Progress, load_checkpoint, save_checkpoint
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches, PoseDataset
@@ -489,6 +492,48 @@ def test_the_folder_in_the_place_of_one_set_aside_is_claimed_as_well(tmp_path):
     assert set_aside(run_folder, [run_folder / "checkpoint"])
     with pytest.raises(UserError, match="another training is at work in"):
         claim(run_folder)
+
+
+@pytest.mark.parametrize("end", [Stopped, KeyError])
+def test_the_curves_file_is_closed_whatever_ends_the_training(workplace, monkeypatch, listening, end):
+    closed = []
+
+    class Writer:
+        def add_scalar(self, *arguments) -> None:
+            raise end  # in the middle of the first epoch
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(runtime, "open_visual_log", lambda *arguments: Writer())
+    monkeypatch.setattr(runtime, "set_up_logging", lambda: None)
+    monkeypatch.setattr(runtime, "log_to", lambda file: None)
+    monkeypatch.setattr("sys.argv", ["train.py", "--cfg", "tiny.yaml"])
+    with nullcontext() if end is Stopped else pytest.raises(end):
+        train.main()
+    assert closed == [True]
+
+
+# --- Standard output that nobody reads any more
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's")
+@pytest.mark.parametrize("output", ["a full disk", "a closed pipe"])
+def test_a_training_goes_on_without_standard_output(workplace, straight, output):
+    line = [sys.executable, str(ROOT / "pose_estimation" / "train.py"), "--cfg", "tiny.yaml"]
+    if output == "a full disk":
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stdout = os.pipe()
+        os.close(reader)  # as `| head -0` does
+    finished = subprocess.run(line, cwd=workplace, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    os.close(stdout)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("cannot write to standard output") == finished.stderr.count("\n") == 1
+    require_same_run(workplace / RUN, straight)
+    (log,) = (workplace / RUN).glob("*_train.log")
+    assert "Epoch: [1][3/4]" in log.read_text()
 
 
 # --- Signals
