@@ -433,14 +433,16 @@ def test_a_failed_start_leaves_the_earlier_run_alone(workplace, run_command):
         assert [path.name for path in folder.parent.rglob("*")] == ["tiny", "checkpoint"]
 
 
-def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, run_command):
+def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, straight, run_command):
     folder = workplace / RUN
     folder.mkdir(parents=True)
     (folder / "checkpoint").write_bytes(b"of an earlier run")
-    args = ("--cfg", "tiny.yaml", "--dry-run", "TRAIN.EMA=0.9", "TRAIN.ACCUMULATE=2")
+    pretrained = f"MODEL.PRETRAINED={straight / 'model_best.pdparams'}"
+    args = ("--cfg", "tiny.yaml", "--dry-run", "TRAIN.EMA=0.9", "TRAIN.ACCUMULATE=2", pretrained)
     finished = run_command("train.py", *args, cwd=workplace)
     assert finished.returncode == 0, finished.stderr
     said = finished.stdout
+    assert re.search(r"=> pretrained: \d+ arrays from .*model_best.pdparams; new: none", said), said
     assert said.count("Epoch: [0]") == 4  # two steps of the optimiser
     assert said.count("Test: [") == 2
     assert re.search(r"dry run: [\d.]+ s an iteration, [\d.]+ s a batch of validation, [\d.]+ s and 135\.", said), said
