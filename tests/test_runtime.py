@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simplepose import runtime
+from simplepose.errors import run_command
 from simplepose.files import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,6 +134,25 @@ sys.exit(run_command(main))
         env={**os.environ, "SENT": str(int(sent))},
     )
     assert (finished.returncode, finished.stdout.split(), finished.stderr) == (code, said.split(), complained)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no os.kill with SIGINT")
+def test_ctrl_c_that_a_library_makes_into_another_error_is_an_interruption_all_the_same(capsys):
+    def main(sent: bool) -> None:
+        try:
+            if sent:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            pass
+        raise ImportError("as numpy says")
+
+    before = signal.getsignal(signal.SIGINT)
+    assert run_command(lambda: main(True)) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    with pytest.raises(ImportError):
+        run_command(lambda: main(False))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # --- A terminal or disk that is gone
