@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,6 +60,30 @@ def written_or_said(write: Callable[..., None], *arguments: Any) -> bool:
         logger.error("=> %s; going on, and what was there stays", error)
         return False
     return True
+
+
+def require_regular(path: str | os.PathLike, what: str, limit: int) -> None:
+    """Refuse what would never end, or fill the memory: pipes, devices, files larger than any of their kind.
+
+    Args:
+        what: it should be, as "configuration", for messages.
+        limit: in bytes.
+
+    Raises:
+        UserError: missing, not a regular file, or too large.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"no such {what} file: {path}") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL or half a character in the name
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{path} is a folder, not a {what} file")
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is a pipe or a device; a {what} file is a regular file")
+    if status.st_size > limit:
+        raise UserError(f"{path} is too large for a {what} file: {size_text(status.st_size)}, more than any has")
 
 
 def read_text(path: str | os.PathLike, what: str) -> str:
