@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import reprlib
 import sys
 from pathlib import Path
 
@@ -86,22 +87,27 @@ def check(args: argparse.Namespace) -> int:
         content = read_annotations(args.annotations)
         image_ids, category_id = {image["id"] for image in content["images"]}, category_id_of(content, args.category)
     kept, faults = sort_detections(entries, image_ids, {category_id})
-    for kind, count in faults.most_common():
-        print(f"{count} {kind}")
+    for kind, places in faults.items():
+        print(f"{len(places)} {kind}; entry {places[0]} is {reprlib.repr(entries[places[0]])}")
     for line in summarize_detections(kept, image_ids):
         print(line)
     return 1 if faults else 0
 
 
 def read_annotations(path: str) -> dict:
+    from simplepose.data.fields import is_id
     from simplepose.files import read_json
 
     content = read_json(path)
     fields = {"images": {"id"}, "annotations": {"image_id", "category_id"}, "categories": {"id"}}
     for key, needed in fields.items():
         entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(e, dict) and needed <= e.keys() for e in entries):
+        if not isinstance(entries, list):
             raise UserError(f"{path} is not in COCO's format: {key} must be a list of entries with {', '.join(needed)}")
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, dict) or not all(is_id(entry.get(name)) for name in needed):
+                found = reprlib.repr(entry)
+                raise UserError(f"{path}: {key} {number} is {found}, expected an entry with {', '.join(needed)}")
     return content
 
 

@@ -112,11 +112,14 @@ def test_rescoring_by_hand():
 
 def truth_of(*annotations, images=(1, 2)):
     defaults = {"category_id": 1, "iscrowd": 0, "num_keypoints": 1, "bbox": [0, 0, 50, 50], "area": 2500.0}
+    people = [{**defaults, "id": number, **entry} for number, entry in enumerate(annotations)]
     return CocoAnnotations(
         Path("truth.json"),
         {image: {"id": image} for image in images},
         [{"id": 1, "name": "person"}],
-        [{**defaults, "id": number, **entry} for number, entry in enumerate(annotations)],
+        people,
+        np.array([person["keypoints"] for person in people], float).reshape(-1, 1, 3),
+        np.array([person["bbox"] for person in people], float).reshape(-1, 4),
     )
 
 
@@ -202,10 +205,14 @@ def test_the_table_is_the_originals():
     [
         ([], "is an empty list"),
         ({}, "holds a dict"),
-        ([result(1, 0.0), result(3, 0.0), result(4, 0.0)], "2 for images that are not annotated, of 3 results"),
+        ([result(1, 0.0), result(3, 0.0), result(4, 0.0)], "2 for images that are not annotated, of 3 .*entry 1 is"),
         ([{**result(1, 0.0), "category_id": 2}], "1 of another category"),
         ([{**result(1, 0.0), "keypoints": [1, 2]}], "1 without 3 keypoint numbers"),
         ([result(1, float("nan"))], "1 with numbers that are not finite"),
+        ([result(1, 10**400)], "malformed.*entry 0 is"),
+        ([result(1, 1e308)], "1 with numbers that are not finite or much too large.*entry 0 is"),
+        ([result([1], 0.0)], "malformed"),
+        ([{**result(1, 0.0), "keypoints": "xyz"}], "malformed"),
         ([result(1, 0.0, float("inf"))], "1 with numbers that are not finite"),
         ([{"image_id": 1}, "pose"], "2 malformed"),
     ],

@@ -108,7 +108,8 @@ def test_validation_on_detected_boxes(persons, run_command, soft):
                            cwd=workplace)  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     assert (
-        "skipped 1 of another category, 1 for an image that the annotation file does not list of 29" in finished.stdout
+        "skipped 1 of another category, 1 for an image that the annotation file does not list, of 29 "
+        in finished.stdout
     )
     assert "=> 18 of 27 detections score 0.1 or more" in finished.stdout
     assert "boxes boxes.json" in finished.stdout

@@ -27,6 +27,10 @@ def annotation(**changes):
     }  # fmt: skip
 
 
+def image(**changes):
+    return {"id": 5, "width": 100, "height": 150, "file_name": "five.jpg", **changes}
+
+
 def content(*annotations, **changes):
     return {
         "images": [
@@ -135,29 +139,51 @@ def two_dots(*keypoints):
     [
         ("{", "not valid JSON"),
         ("[]", "not in COCO's format"),
-        ({"images": [{}]}, "an entry of images has no id"),
+        ({"images": [{}]}, "image 0 is {}"),
+        ({"images": [{"id": 5}, {"id": "five"}]}, "image 1 is {'id': 'five'}"),
+        ({"images": [{"id": 10**400}]}, "image 0 is {'id': 1000"),
+        (content(annotation(), images=[image(file_name=None)]), "image 0 names the image None"),
+        (content(annotation(), images=[image(file_name="../../../x.jpg")]), "image 0 .* outside of .*ROOT"),
         (content(images=[{"id": 5}, {"id": 5}, {"id": 6}]), "2 images have the id 5"),
         (content(categories=[]), "categories must be a list"),
         (content(categories=two_dots("dot", "dash")), "'person' has 2 keypoints and the dot skeleton 1 joints"),
         (content(categories=two_dots("dash")), "'person' has 'dash' where the dot skeleton has 'dot'"),
+        (content(categories=[{"id": [1], "name": "person"}]), r"category 0 is {'id': \[1\]"),
+        (content(categories=[["person"]]), r"category 0 is \['person'\]"),
+        (content(categories=[{"id": 1, "keypoints": 17}]), "category 0 has the keypoints 17"),
         (content(annotations={}), "annotations is a dict, expected a list"),
         (content(), "no person with keypoints; it has no labels at all: use detected boxes"),
         (content(annotation(iscrowd=1)), "no person with keypoints$"),
         (content(annotation(), annotation(keypoints=[1, 2, 2] * 2)), "annotation 1 has 6 keypoint numbers; .* take 3"),
         (content({"category_id": 1, "image_id": 5}), "annotation 0 has no 'keypoints'"),
         (content({}), "annotation 0 has no 'category_id'"),
-        (content(annotation(bbox=[1, 2, 3])), "annotation 0 is malformed"),
-        (content(annotation(bbox="abcd")), "the bbox of a person must be finite numbers, found 'abcd'"),
-        (content(annotation(area=None)), "annotation 0 is malformed"),
-        (content(annotation(keypoints=[float("nan"), 1, 2])), r"keypoints of a person .*nan.*\(annotation id 1"),
-        (content(annotation(), images=[{"id": 5}]), "every entry of images needs its width and height"),
+        (content(annotation(bbox=[1, 2, 3])), "annotation 0: bbox is a list of 3, expected 4"),
+        (content(annotation(bbox="abcd")), "annotation 0: bbox is 'abcd'"),
+        (content(annotation(category_id=2), annotation(bbox="x")), "annotation 1: bbox is 'x'"),
+        (content(annotation(bbox=[1, 2, 1e308, 4])), r"bbox\[2\] is 1e\+308"),
+        (content(annotation(bbox=[1, 2, None, 4])), r"bbox\[2\] is None"),
+        (content(annotation(area=None)), "annotation 0: area is None"),
+        (content(annotation(area=float("inf"))), "annotation 0: area is inf"),
+        (content(annotation(area=10**400)), "annotation 0: area is 1000"),
+        (content(annotation(keypoints=[float("nan"), 1, 2])), r"annotation 0: keypoints\[0\] is nan"),
+        (content(annotation(keypoints=[10**400, 1, 2])), r"annotation 0: keypoints\[0\] is 1000"),
+        (content(annotation(keypoints=17)), "annotation 0 is {.*no len"),
+        (content(annotation(num_keypoints=None)), "num_keypoints is None"),
+        (content(annotation(), annotation(iscrowd=None)), "annotation 1: iscrowd is None"),
+        (content(annotation(iscrowd="abc")), "annotation 0: iscrowd is 'abc'"),
+        (content(annotation(image_id="5")), "annotation 0: image_id .*found .'5'"),
+        (content(annotation(category_id=[1])), r"annotation 0: .*category_id .*found \(5, \[1\]\)"),
+        (content([1]), r"annotation 0 is \[1\]"),
+        (content(annotation(), images=[{"id": 5}]), "image 0 has no 'width'"),
+        (content(annotation(), images=[image(width=10**400)]), "image 0: width is 1000"),
+        (content(annotation(), images=[image(height="tall")]), "image 0: height is 'tall'"),
     ],
 )  # fmt: skip
 def test_malformed_annotations_are_named(tmp_path, what, message):
     with pytest.raises(UserError, match=message) as caught:
         load(tmp_path, what)
     assert "person_keypoints_val2017.json" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_missing_annotations_are_named(tmp_path):
@@ -227,13 +253,14 @@ def test_unusable_detections_are_counted_by_kind(tmp_path, caplog):
         *(detection(bbox=box) for box in ([1, 2, 0, 5], [1, 2, 5, -1], [0, 0, 0, 0], [1, 1, -1, -1])),
         detection(score=float("nan")),
         detection(bbox=[1, 2, 3]), {"image_id": 5}, "box", detection(bbox=None), detection(score="high"),
-        detection(bbox=[float("nan"), 0, 5, 5]),
+        detection(bbox=[float("nan"), 0, 5, 5]), detection(bbox=[10**400, 0, 5, 5]), detection(bbox=[0, 0, 1e308, 5]),
+        detection(score=10**400), detection(image_id=[5]),
     ]  # fmt: skip
     with caplog.at_level(logging.WARNING, "simplepose"):
         assert len(load_detections(tmp_path, entries)) == 1
     assert (
-        "skipped 6 malformed, 4 with a box of no size, 3 for an image that the annotation file does not list, "
-        "2 of another category, 1 with a score that is not a number of 17 detections"
+        "skipped 10 malformed, 4 with a box of no size, 3 for an image that the annotation file does not list, "
+        "2 of another category, 1 with a score that is not a number, of 21 entries; entry 3 is {'bbox': "
     ) in caplog.text
 
 
@@ -249,7 +276,7 @@ def test_unusable_detections_are_counted_by_kind(tmp_path, caplog):
 def test_detection_files_of_no_use_are_refused(tmp_path, entries, message):
     with pytest.raises(UserError, match=message):
         load_detections(tmp_path, entries)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"no such JSON file: .*none\.json"):
         load(tmp_path, content(), bbox_file=tmp_path / "none.json")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 
 import cv2
@@ -33,6 +34,14 @@ def entry(**changes):
     return {"image": "a.jpg", "center": [100, 80], "scale": 2.0, "joints": joints, "joints_vis": [1] * 16, **changes}
 
 
+NAN = math.nan
+
+
+def with_joint(value):
+    """Sixteen joints, the y of number 7 as given."""
+    return [[1, 2]] * 7 + [[1, value]] + [[1, 2]] * 8
+
+
 def test_mpii_by_hand(tmp_path):
     write_annotations(tmp_path, [entry(), entry(center=[-1, 50])])
     first, second = load_mpii(tmp_path, "train")
@@ -56,11 +65,27 @@ def test_a_test_set_carries_no_joints(tmp_path):
         ("{}", "holds a dict, expected a list"),
         ("[]", "holds no persons"),
         ([{"image": "a.jpg"}], "entry 0 has no 'center'"),
-        ([entry(joints=[[0, 0]] * 17, joints_vis=[1] * 17)], "17 joints .* the mpii skeleton has 16"),
-        ([entry(), entry(scale="big")], "entry 1 is malformed"),
-        ([entry(scale=0)], "give no crop"),
-        ([entry(center=[1])], "expected \\[x, y\\]"),
-        (["a"], "entry 0 is malformed"),
+        ([entry(joints=[[0, 0]] * 17, joints_vis=[1] * 17)], "entry 0: joints is a list of 17, expected 16 x 2"),
+        ([entry(), entry(scale="big")], "entry 1: scale is 'big'"),
+        ([entry(scale=0)], "scale is 0"),
+        ([entry(scale=1e308)], "scale is 1e\\+308"),
+        ([entry(scale=10**400)], "scale is 10000.*"),
+        ([entry(center=[1])], "center is a list of 1, expected 2 numbers"),
+        ([entry(center={"x": 1})], "center is {'x': 1}"),
+        (["a"], "entry 0 is 'a'"),
+        ([entry(), entry(joints=with_joint(NAN))], r"entry 1: joints\[7\]\[1\] is nan"),
+        ([entry(joints=with_joint(None))], r"joints\[7\]\[1\] is None"),
+        ([entry(joints=with_joint(-math.inf))], r"joints\[7\]\[1\] is -inf"),
+        ([entry(joints=with_joint(10**400))], r"joints\[7\]\[1\] is 1000"),
+        ([entry(joints=[[1, 2], 3] * 8)], r"joints\[1\] is 3, expected 2 numbers"),
+        ([entry(joints=[[1] * 16] * 2)], "joints is a list of 2"),
+        ([entry(joints_vis=[1] * 15 + [NAN])], r"joints_vis\[15\] is nan"),
+        ([entry(joints_vis=[2] * 16)], r"joints_vis\[0\] is 2, expected a number from 0 to 1"),
+        ([entry(image=None)], "entry 0 names the image None"),
+        (
+            [entry(), entry(image="../../secret.jpg")],
+            r"entry 1 names the image '../../secret.jpg', .*ROOT",
+        ),
     ],
 )
 def test_malformed_annotations_are_named(tmp_path, content, message):
@@ -70,6 +95,17 @@ def test_malformed_annotations_are_named(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         load_mpii(tmp_path, "train")
     assert "train.json" in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_set_whose_name_ends_in_test_keeps_its_labels(tmp_path):
+    write_annotations(tmp_path, [entry()], "latest")
+    assert load_mpii(tmp_path, "latest")[0].visible.all()
+
+
+def test_images_beside_the_images_folder_may_be_named(tmp_path):
+    write_annotations(tmp_path, [entry(image="../more..images/a.jpg")])
+    assert load_mpii(tmp_path, "train")[0].image.endswith("images/../more..images/a.jpg")
 
 
 def test_missing_annotations_are_named(tmp_path):

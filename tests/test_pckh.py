@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from simplepose.errors import UserError
 from simplepose.metrics.pckh import (
     CURVE_THRESHOLDS,
     PckhEvaluator,
     PckhGroundTruth,
+    load_pckh_ground_truth,
     load_predictions,
     pckh,
     pckh_metrics,
@@ -103,6 +107,96 @@ def test_predictions_of_another_set_are_refused():
     truth = truth_of(3)
     with pytest.raises(UserError, match="2 persons x 16 joints, the ground truth for 3 x 16"):
         pckh_metrics(truth.joints[:2], truth)
+
+
+def mat(path, **arrays):
+    savemat(str(path), arrays, appendmat=False)
+    return path
+
+
+def ground_truth(**changes):
+    names = np.empty((1, 16), object)
+    names[0, :] = NAMES
+    arrays = {
+        "dataset_joints": names,
+        "jnt_missing": np.zeros((16, 3), np.uint8),
+        "pos_gt_src": np.ones((16, 2, 3)),
+        "headboxes_src": np.arange(12.0).reshape(2, 2, 3),
+        **changes,
+    }
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def test_a_ground_truth_file_by_hand(tmp_path):
+    truth = load_pckh_ground_truth(mat(tmp_path / "gt.mat", **ground_truth()))
+    assert truth.joint_names == NAMES
+    assert truth.joints.shape == (3, 16, 2) and truth.labelled.all()
+    np.testing.assert_allclose(truth.head_sizes, 0.6 * np.hypot(6, 6))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"jnt_missing": None}, "no jnt_missing"),
+        ({"jnt_missing": np.zeros((16, 2))}, r"jnt_missing has shape \(16, 2\), expected \(16, 3\)"),
+        ({"jnt_missing": np.zeros((3, 16))}, "jnt_missing has shape"),
+        ({"headboxes_src": np.zeros((2, 2))}, "headboxes_src has shape"),
+        ({"headboxes_src": np.full((2, 2, 3), np.inf)}, r"headboxes_src\[0, 0, 0\] is inf"),
+        ({"pos_gt_src": np.ones((16, 3))}, "pos_gt_src has shape"),
+        ({"pos_gt_src": np.ones((15, 2, 3))}, "pos_gt_src has shape"),
+        ({"pos_gt_src": np.full((16, 2, 3), np.nan)}, r"pos_gt_src\[0, 0, 0\] is nan"),
+        ({"pos_gt_src": np.full((16, 2, 3), "x")}, "pos_gt_src"),
+        ({"pos_gt_src": np.ones((16, 2, 3)) * 1j}, "pos_gt_src does not hold numbers"),
+        ({"pos_gt_src": {"a": 1}}, "pos_gt_src"),
+        ({"dataset_joints": "rank"}, "dataset_joints"),
+        ({"dataset_joints": np.ones((1, 16))}, "dataset_joints"),
+        ({"dataset_joints": np.array([["a"] * 16], object)}, "dataset_joints names no 'head'"),
+    ],
+)
+def test_ground_truth_that_does_not_fit_together_is_named(tmp_path, changes, message):
+    path = mat(tmp_path / "gt_valid.mat", **ground_truth(**changes))
+    with pytest.raises(UserError, match=message) as caught:
+        load_pckh_ground_truth(path)
+    assert "gt_valid.mat" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"other": np.ones(3)}, "no array `preds`"),
+        ({"preds": np.ones((3, 16))}, "expected \\(persons, joints, 2 or 3\\)"),
+        ({"preds": np.where(np.arange(96).reshape(3, 16, 2) == 35, np.nan, 1)}, r"preds\[1, 1, 1\] is nan"),
+        ({"preds": np.full((3, 16, 2), 1e308)}, r"preds\[0, 0, 0\] is 1e\+308"),
+        ({"preds": np.full((3, 16, 2), "x", object)}, "preds does not hold numbers"),
+        ({"preds": "text"}, "preds has shape"),
+    ],
+)
+def test_predictions_of_no_use_are_named(tmp_path, arrays, message):
+    with pytest.raises(UserError, match=message):
+        load_predictions(mat(tmp_path / "pred.mat", **arrays))
+
+
+def test_a_mat_file_that_states_more_than_memory_holds_is_not_read(tmp_path):
+    path = mat(tmp_path / "pred.mat", preds=np.zeros((3, 16, 2)))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(np.array([3, 16, 2], np.int32).tobytes(), np.array([2**30, 16, 2], "<i4").tobytes()))
+    with pytest.raises(UserError, match="preds is too large"):
+        load_predictions(path)
+    path.write_bytes(data[:200])
+    with pytest.raises(UserError, match="not a readable MATLAB"):
+        load_predictions(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_is_no_mat_file(tmp_path):
+    os.mkfifo(tmp_path / "pred.mat")
+    with pytest.raises(UserError, match="pipe"):
+        load_predictions(tmp_path / "pred.mat")
+
+
+def test_a_ground_truth_of_other_joints_is_refused_before_the_evaluation():
+    with pytest.raises(UserError, match="2 persons of 15 joints, its gt_.*2 of 16"):
+        PckhEvaluator(2, 15, truth_of(2))
 
 
 def test_evaluator_stores_by_row_and_saves_one_based(tmp_path):

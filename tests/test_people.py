@@ -267,15 +267,26 @@ def test_boxes_from_csv(tmp_path):
         ('{"images": []}', "not in COCO's results form"),
         ("[{", "not valid JSON"),
         ('[{"image_id": 3}]', "lacks image_id or bbox"),
+        ('[{"image_id": [3], "bbox": [1, 2, 3, 4]}]', "entry 0 .*lacks image_id"),
+        ('["box"]', "entry 0 is 'box'"),
         ('[{"image_id": 3, "bbox": [1, 2]}]', "entry 0 has the box"),
+        ('[{"image_id": 3, "category_id": 2, "bbox": 0}, {"image_id": 3, "bbox": "x"}]', "entry 1 has the box 'x'"),
+        ('[{"image_id": 3, "category_id": "1", "bbox": [1, 2, 3, 4]}]', "entry 0 has the category_id '1'"),
+        (f'[{{"image_id": 3, "bbox": [1, 2, 3, {10**400}]}}]', "entry 0 has the box"),
+        ('[{"image_id": 3, "bbox": [1, 2, NaN, 4]}]', "entry 0 has the box"),
+        ('[{"image_id": 3, "bbox": [1, 2, 3, 4], "score": NaN}]', "entry 0 has the box .*score nan"),
+        ('[{"image_id": 3, "bbox": [1, 2, 3, 4], "score": null}]', "entry 0 has the box .*score None"),
+        ("[" * 100_000, "not valid JSON"),
+        ("image,x,y,w,h\n" + "a" * 200_000 + ",1,2,3,4\n", "is not CSV"),
         ("image,x,y,w\n", "has no column h"),
         ("image,x,y,w,h\na,1,2,3,wide\n", "entry 0 has the box"),
     ],
 )
 def test_box_files_that_are_wrong(tmp_path, content, message):
     (tmp_path / "boxes").write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         boxes_of_file(tmp_path / "boxes")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     with pytest.raises(UserError, match="no such box file"):
         boxes_of_file(tmp_path / "none")
 

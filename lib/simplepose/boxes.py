@@ -6,8 +6,8 @@ A box source takes a `Frame` and returns boxes (P, 4) as left, top, width, heigh
 from __future__ import annotations
 
 import csv
-import json
 import os
+import reprlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Callable
 import numpy as np
 
 from simplepose.errors import UserError
-from simplepose.files import read_text
+from simplepose.files import read_json, read_text
 from simplepose.sources import Frame
 
 BoxSource = Callable[[Frame], tuple[np.ndarray, np.ndarray]]
@@ -70,15 +70,16 @@ def boxes_of_file(path: str | os.PathLike, min_score: float = 0.0) -> BoxSource:
     """
     path = Path(path)
     text = read_text(path, "box")
-    rows = _rows_of_json(text, path) if text.lstrip()[:1] in ("[", "{") else _rows_of_csv(text, path)
+    rows = _rows_of_json(path) if text.lstrip()[:1] in ("[", "{") else _rows_of_csv(text, path)
     table = defaultdict(list)
-    for number, (image, box, score) in enumerate(rows):
+    for number, image, box, score in rows:
         try:
             values = [float(value) for value in (*box, score)]
-            if len(values) != 5:
+            if len(values) != 5 or not np.isfinite(values).all():
                 raise ValueError
-        except (TypeError, ValueError):
-            raise UserError(f"{path}: entry {number} has the box {box!r} and score {score!r}; write numbers") from None
+        except (TypeError, ValueError, OverflowError):
+            found = f"the box {reprlib.repr(box)} and score {reprlib.repr(score)}"
+            raise UserError(f"{path}: entry {number} has {found}; write numbers") from None
         if values[4] >= min_score:
             table[str(image)].append(values)
 
@@ -119,26 +120,33 @@ def _parse_box(text: str) -> list[float]:
     return [x, y, w, h]
 
 
-def _rows_of_json(text: str, path: Path) -> list[tuple]:
-    try:
-        entries = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+def _rows_of_json(path: Path) -> list[tuple]:
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise UserError(f"{path} is not in COCO's results form, a list of image_id, category_id, bbox and score")
-    try:
-        return [
-            (entry["image_id"], entry["bbox"], entry.get("score", 1.0))
-            for entry in entries
-            if entry.get("category_id", PERSON_CATEGORY) == PERSON_CATEGORY
-        ]
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: an entry lacks image_id or bbox; COCO's results form has both") from None
+    rows = []
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), (int, str)) or "bbox" not in entry:
+            raise UserError(f"{path}: entry {number} is {reprlib.repr(entry)}; it lacks image_id or bbox")
+        category = entry.get("category_id", PERSON_CATEGORY)
+        if not isinstance(category, int):
+            raise UserError(f"{path}: entry {number} has the category_id {reprlib.repr(category)}, expected a number")
+        if category == PERSON_CATEGORY:
+            rows.append((number, entry["image_id"], entry["bbox"], entry.get("score", 1.0)))
+    return rows
 
 
 def _rows_of_csv(text: str, path: Path) -> list[tuple]:
     reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-    missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or ())]
-    if missing:
-        raise UserError(f"{path} has no column {missing[0]}; its first line should be {','.join(CSV_COLUMNS)},score")
-    return [(row["image"], [row[column] for column in CSV_COLUMNS[1:]], row.get("score") or 1.0) for row in reader]
+    try:
+        missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(
+                f"{path} has no column {missing[0]}; its first line should be {','.join(CSV_COLUMNS)},score"
+            )
+        return [
+            (number, row["image"], [row[column] for column in CSV_COLUMNS[1:]], row.get("score") or 1.0)
+            for number, row in enumerate(reader)
+        ]
+    except csv.Error as error:
+        raise UserError(f"{path} is not CSV: {error}") from None

@@ -24,7 +24,7 @@ from simplepose.data.coco import annotation_file, load_coco, read_coco
 from simplepose.data.crop_cache import CropCache, open_crop_cache
 from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches, PoseDataset
 from simplepose.data.mpii import load_mpii
-from simplepose.data.sample import PoseSample, select_well_framed
+from simplepose.data.sample import PoseSample, is_test_set, select_well_framed
 from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.inference import InferenceSettings, PoseNetwork
@@ -218,7 +218,7 @@ def _dataset(
 
 def _pckh_evaluator(config: EasyDict, samples: list[PoseSample]) -> PckhEvaluator:
     truth = None
-    if "test" not in config.DATASET.TEST_SET:
+    if not is_test_set(config.DATASET.TEST_SET):
         truth = load_pckh_ground_truth(Path(config.DATASET.ROOT) / "annot" / f"gt_{config.DATASET.TEST_SET}.mat")
     return PckhEvaluator(len(samples), config.MODEL.NUM_JOINTS, truth)
 

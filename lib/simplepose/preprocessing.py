@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.files import require_regular, size_text
 from simplepose.geometry import apply_affine, invert_affine
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # R, G, B of images in [0, 1]
@@ -27,6 +28,8 @@ REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 MAX_WARP_SIDE = 32766  # pixels of an image that OpenCV 4 warps
+MAX_IMAGE_PIXELS = 2**28  # 0.8 GB once decoded; the largest sensors of phones have 2 x 10^8
+MAX_IMAGE_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False, reduction: int
         (H, W, 3) uint8, BGR.
 
     Raises:
-        UserError: missing, empty, or not an image that OpenCV can decode whole.
+        UserError: missing, empty, too large, or not an image that OpenCV can decode whole.
     """
     data = _read_bytes(str(path))
     if not data:
@@ -66,10 +69,15 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False, reduction: int
     # OpenCV 4 fills what a cut-off JPEG lacks with grey and says nothing. Some cameras write a few bytes past the end.
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
         raise UserError(f"{path} is a truncated JPEG ({len(data)} bytes, no end marker); fetch it again")
+    width, height = _stated_size_wh(data)
+    if width * height > MAX_IMAGE_PIXELS:  # a file of 1 MB may state any size
+        raise UserError(f"{path} is too large: {width} x {height}, and at most {MAX_IMAGE_PIXELS} pixels are read")
     flags = REDUCED[reduction] if apply_exif else REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if "memory" in str(error) or "CV_IO_MAX_IMAGE" in str(error):
+            raise UserError(f"{path} is too large: its pixels do not fit the memory; make it smaller") from None
         image = None
     if image is None:
         raise UserError(f"{path} is not an image that OpenCV can read ({len(data)} bytes); replace or convert it")
@@ -128,34 +136,82 @@ def image_file(path: str) -> str:
     return f"{archive}.zip" if at else path
 
 
+def _stated_size_wh(data: bytes) -> tuple[int, int]:
+    """Width and height as the file's header states them; (0, 0) of a format or file whose header is not understood."""
+
+    def number(at: int, size: int = 4, order: str = "big") -> int:
+        return int.from_bytes(data[at : at + size], order)  # 0 past the end
+
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return number(16), number(20)
+    if data[:2] == b"\xff\xd8":  # JPEG: a chain of segments; what is between them is skipped, as decoders do
+        at = data.find(b"\xff", 2)
+        while at >= 0:
+            marker = number(at + 1, 1)
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                return number(at + 7, 2), number(at + 5, 2)
+            alone = marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9
+            at = data.find(b"\xff", at + (1 if marker == 0xFF else 2 if alone else 2 + number(at + 2, 2)))
+    elif data[:4] in (b"II*\0", b"MM\0*"):  # TIFF: a table of tags
+        order = "little" if data[:1] == b"I" else "big"
+        table, sides = number(4, 4, order), {}
+        for at in range(table + 2, table + 2 + 12 * number(table, 2, order), 12):
+            sides[number(at, 2, order)] = number(at + 8, 2 if number(at + 2, 2, order) == 3 else 4, order)
+        return sides.get(256, 0), sides.get(257, 0)
+    elif data[:2] == b"BM":
+        high = number(22, 4, "little")
+        return number(18, 4, "little"), min(high, 2**32 - high)  # upside down, it is negative
+    elif data[:4] == b"GIF8":
+        return number(6, 2, "little"), number(8, 2, "little")
+    elif data[4:8] == b"jP  " or data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000
+        at = data.find(b"\xff\x4f\xff\x51")
+        return number(at + 8), number(at + 12)
+    return 0, 0
+
+
 def _read_bytes(path: str) -> bytes:
     archive, at, member = path.partition(".zip@")
     try:
         if at:
             return _read_member(_open_zip(image_file(path), os.getpid()), member.lstrip("/"))
+        if os.path.exists(path) and not os.path.isdir(path):  # what else is wrong with the name, reading says
+            require_regular(path, "image", MAX_IMAGE_BYTES)
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"no such image: {path}") from None
     except KeyError:
         raise UserError(f"{archive}.zip has no member {member!r}") from None
-    except (zipfile.BadZipFile, zlib.error):
-        raise UserError(f"{archive}.zip is not a readable zip file ({member})") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: what zipfile cannot do
+        raise UserError(f"{archive}.zip is not a readable zip file ({member}): {error}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not an image") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:  # NUL or half a character in the name
+        raise UserError(f"cannot read {path!r}: {error}") from None
 
 
 def _read_member(archive: zipfile.ZipFile, member: str) -> bytes:
     """A member by its name, or inside the folder named like the archive: COCO's val2017.zip holds val2017/..."""
     try:
-        return archive.read(member)
+        entry = archive.getinfo(member)
     except KeyError:
-        return archive.read(f"{Path(str(archive.filename)).stem}/{member}")
+        entry = archive.getinfo(f"{Path(str(archive.filename)).stem}/{member}")
+    where = f"{archive.filename}, {entry.filename}"
+    if entry.flag_bits & 1:
+        raise UserError(f"{where} is encrypted; pack the images without a password")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UserError(f"{where} is packed by method {entry.compress_type}; pack images stored or deflated")
+    if entry.file_size > MAX_IMAGE_BYTES:
+        raise UserError(f"{where} is too large for an image: {size_text(entry.file_size)} unpacked")
+    with archive.open(entry) as stream:
+        return stream.read(entry.file_size)  # with a number, no more than that is unpacked, whatever the file holds
 
 
 @lru_cache(maxsize=8)
 def _open_zip(path: str, process_id: int) -> zipfile.ZipFile:
     """An open archive per process: a file offset must not be shared across a fork."""
     del process_id
+    if os.path.exists(path):
+        require_regular(path, "zip", limit=2**50)
     return zipfile.ZipFile(path)

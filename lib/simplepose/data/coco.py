@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+import reprlib
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.data.sample import PoseSample
+from simplepose.data.fields import MAX_PIXELS, image_paths, is_id, numbers_of
+from simplepose.data.sample import PoseSample, is_test_set
 from simplepose.errors import UserError
 from simplepose.files import read_json
 from simplepose.geometry import box_to_crop
@@ -42,12 +44,15 @@ class CocoAnnotations:
         categories: those that carry the skeleton's keypoints; just "person" in COCO.
         annotations: of these categories and images, crowds and persons without keypoints included: scoring needs
             them. Each has at least image_id, category_id, bbox, area, iscrowd, keypoints and num_keypoints.
+        keypoints, boxes: of these A annotations once more, (A, K, 3) and (A, 4).
     """
 
     path: Path
     images: dict[int, dict[str, Any]]
     categories: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
+    keypoints: np.ndarray
+    boxes: np.ndarray
 
     @property
     def category_ids(self) -> list[int]:
@@ -83,10 +88,11 @@ def load_coco(
     """
     truth = read_coco(annotation_file(root, image_set), skeleton)
     folder = image_set.replace("test-dev", "test")  # test-dev2017 is a list of images of test2017
-    images = f"{root}/images/{folder}.zip@" if data_format == "zip" else f"{root}/images/{folder}/"
-    paths = {image_id: images + _file_name(entry, image_set) for image_id, entry in truth.images.items()}
+    folder = f"{root}/images/{folder}.zip@" if data_format == "zip" else f"{root}/images/{folder}/"
+    names = [_file_name(entry, image_set) for entry in truth.images.values()]
+    paths = dict(zip(truth.images, image_paths(names, folder, str(root), f"{truth.path}: image")))
     if bbox_file is None:
-        return _annotated_persons(truth, paths, skeleton, aspect_ratio)
+        return _annotated_persons(truth, paths, aspect_ratio)
     return _detected_persons(truth, paths, skeleton, aspect_ratio, Path(bbox_file), score_threshold)
 
 
@@ -94,14 +100,14 @@ def annotation_file(root: str | Path, image_set: str) -> Path:
     """The set's annotation file: image_info_<set>.json for COCO's test sets, person_keypoints_<set>.json for the
     others, or plainly <set>.json for data of your own. The first is returned if none is there.
     """
-    prefixes = ("image_info_", "person_keypoints_") if "test" in image_set else ("person_keypoints_",)
+    prefixes = ("image_info_", "person_keypoints_") if is_test_set(image_set) else ("person_keypoints_",)
     candidates = [Path(root) / "annotations" / f"{prefix}{image_set}.json" for prefix in (*prefixes, "")]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _file_name(image: dict[str, Any], image_set: str) -> str:
+def _file_name(image: dict[str, Any], image_set: str) -> Any:
     if "file_name" in image:
-        return str(image["file_name"])
+        return image["file_name"]
     return f"COCO_{image_set}_{image['id']:012d}.jpg" if "2014" in image_set else f"{image['id']:012d}.jpg"
 
 
@@ -130,34 +136,37 @@ def _read_coco(path: Path, skeleton: Skeleton, version: tuple[int, int]) -> Coco
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise UserError(f"{path} is not in COCO's format: expected images, annotations and categories")
-    try:
-        images = {image["id"]: image for image in content["images"]}
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: an entry of images has no id") from None
+    for number, image in enumerate(content["images"]):
+        if not isinstance(image, dict) or not is_id(image.get("id")):
+            raise UserError(f"{path}: image {number} is {reprlib.repr(image)}, expected an entry whose id is a number")
+    images = {image["id"]: image for image in content["images"]}
     if len(images) != len(content["images"]):
         counts = Counter(image["id"] for image in content["images"])
         image_id, count = counts.most_common(1)[0]
         raise UserError(f"{path}: {count} images have the id {image_id}; each image needs its own")
     categories = _keypoint_categories(content.get("categories"), skeleton, path)
-    annotations = _check_annotations(content.get("annotations", []), images, categories, skeleton, path)
-    return CocoAnnotations(path, images, categories, annotations)
+    checked = _check_annotations(content.get("annotations", []), images, categories, skeleton, path)
+    return CocoAnnotations(path, images, categories, *checked)
 
 
 def _keypoint_categories(categories: Any, skeleton: Skeleton, path: Path) -> list[dict[str, Any]]:
     """The categories whose keypoints are the skeleton's; the first of all if the file names no keypoints."""
-    if (
-        not isinstance(categories, list)
-        or not categories
-        or not all(isinstance(category, dict) and "id" in category for category in categories)
-    ):
+    if not isinstance(categories, list) or not categories:
         raise UserError(f"{path}: categories must be a list of entries with an id, such as person")
+    for number, category in enumerate(categories):
+        if not isinstance(category, dict) or not is_id(category.get("id")):
+            raise UserError(f"{path}: category {number} is {reprlib.repr(category)}, expected an entry with an id")
+        keypoints = category.get("keypoints") or []
+        if not isinstance(keypoints, list) or not all(isinstance(name, str) for name in keypoints):
+            found = reprlib.repr(keypoints)
+            raise UserError(f"{path}: category {number} has the keypoints {found}, expected a list of names")
     named = [category for category in categories if category.get("keypoints")]
     if not named:  # as COCO's image_info_*.json
         return categories[:1]
     matching = [category for category in named if _plain_names(category["keypoints"]) == _plain_names(skeleton.joints)]
     if matching:
         return matching
-    found = named[0]["keypoints"]
+    name, found = reprlib.repr(named[0].get("name")), named[0]["keypoints"]
     if len(found) != skeleton.num_joints:
         difference = f"has {len(found)} keypoints and the {skeleton.name} skeleton {skeleton.num_joints} joints"
     else:
@@ -165,9 +174,7 @@ def _keypoint_categories(categories: Any, skeleton: Skeleton, path: Path) -> lis
             pair for pair in zip(skeleton.joints, found) if _plain_names(pair[:1]) != _plain_names(pair[1:])
         )
         difference = f"has {theirs!r} where the {skeleton.name} skeleton has {ours!r}"
-    raise UserError(
-        f"{path}: the category {named[0].get('name')!r} {difference}; describe its joints in a DATASET.SKELETON file"
-    )
+    raise UserError(f"{path}: the category {name} {difference}; describe its joints in a DATASET.SKELETON file")
 
 
 def _plain_names(names: Sequence[str]) -> list[str]:
@@ -176,93 +183,76 @@ def _plain_names(names: Sequence[str]) -> list[str]:
 
 def _check_annotations(
     annotations: Any, images: dict, categories: list[dict], skeleton: Skeleton, path: Path
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
+    """`CocoAnnotations.annotations`, `keypoints` and `boxes`."""
     if not isinstance(annotations, list):
         raise UserError(f"{path}: annotations is a {type(annotations).__name__}, expected a list")
     category_ids = {category["id"] for category in categories}
     length = 3 * skeleton.num_joints  # x, y, visibility
-    checked, strangers = [], 0
+    where = f"{path}: annotation"
+    checked, rows, strangers = [], [], 0
     for number, annotation in enumerate(annotations):
         try:
-            if annotation["category_id"] not in category_ids:
+            category_id, image_id = annotation["category_id"], annotation["image_id"]
+            if not (type(image_id) is type(category_id) is int):
+                found = reprlib.repr((image_id, category_id))
+                raise UserError(f"{where} {number}: image_id and category_id must be whole numbers, found {found}")
+            if category_id not in category_ids:
                 continue
-            if annotation["image_id"] not in images:
+            if image_id not in images:
                 strangers += 1
                 continue
-            keypoints, box = annotation["keypoints"], annotation["bbox"]
-            if len(keypoints) != length:
+            if len(annotation["keypoints"]) != length:
                 raise UserError(
-                    f"{path}: annotation {number} has {len(keypoints)} keypoint numbers; the {skeleton.num_joints} "
-                    f"joints of the {skeleton.name} skeleton take {length} (x, y, visibility of each)"
+                    f"{where} {number} has {len(annotation['keypoints'])} keypoint numbers; the "
+                    f"{skeleton.num_joints} joints of the {skeleton.name} skeleton take {length} (x, y, visibility of "
+                    "each)"
                 )
-            if len(box) != 4 or not annotation["area"] >= 0:
-                raise ValueError(f"bbox {box!r}, area {annotation['area']!r}")
-            if "iscrowd" not in annotation:
-                annotation["iscrowd"] = 0
-            if "num_keypoints" not in annotation:
-                annotation["num_keypoints"] = sum(visibility > 0 for visibility in keypoints[2::3])
+            if annotation.setdefault("iscrowd", 0) not in (0, 1):
+                raise UserError(f"{where} {number}: iscrowd is {reprlib.repr(annotation['iscrowd'])}, expected 0 or 1")
         except KeyError as error:
             raise UserError(
-                f"{path}: annotation {number} has no {error}; expected image_id, category_id, bbox, area, keypoints"
+                f"{where} {number} has no {error}; expected image_id, category_id, bbox, area, keypoints"
             ) from None
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{path}: annotation {number} is malformed: {error}") from None
+        except TypeError as error:
+            raise UserError(f"{where} {number} is {reprlib.repr(annotation)}: {error}") from None
         annotation.pop("segmentation", None)  # most of the file; poses need none of it
         checked.append(annotation)
+        rows.append(number)
     if strangers:
         logger.warning("=> %s: skipped %d annotations of images that it does not list", path, strangers)
-    return checked
-
-
-def numbers_of(annotations: Sequence[dict[str, Any]], field: str, path: Path) -> np.ndarray:
-    """One field of N annotations as (N, ...) float64.
-
-    Raises:
-        UserError: something that is no finite number; it names the annotation.
-    """
-    try:
-        values = np.array([annotation[field] for annotation in annotations], dtype=np.float64)
-        if np.isfinite(values).all():
-            return values
-    except (TypeError, ValueError):
-        pass
-    for annotation in annotations:
-        try:
-            finite = np.isfinite(np.array(annotation[field], dtype=np.float64)).all()
-        except (TypeError, ValueError):
-            finite = False
-        if not finite:
-            break
-    found = f"{annotation[field]!r} (annotation id {annotation.get('id')})"
-    raise UserError(f"{path}: the {field} of a person must be finite numbers, found {found}")
+    boxes = numbers_of(checked, "bbox", (4,), where, rows=rows)
+    numbers_of(checked, "area", (), where, low=0, high=MAX_PIXELS**2, rows=rows)
+    keypoints = numbers_of(checked, "keypoints", (length,), where, rows=rows)
+    for annotation, count in zip(checked, (keypoints[:, 2::3] > 0).sum(axis=1).tolist()):
+        annotation.setdefault("num_keypoints", count)
+    numbers_of(checked, "num_keypoints", (), where, low=0, rows=rows)
+    return checked, keypoints.reshape(-1, skeleton.num_joints, 3), boxes
 
 
 # ---- Persons -------------------------------------------------------------------------------------------
 
 
-def _annotated_persons(
-    truth: CocoAnnotations, paths: dict[int, str], skeleton: Skeleton, aspect_ratio: float
-) -> list[PoseSample]:
+def _annotated_persons(truth: CocoAnnotations, paths: dict[int, str], aspect_ratio: float) -> list[PoseSample]:
     """Annotated boxes, clipped to the image as `_load_coco_keypoint_annotation_kernal` of the original does."""
     order = {image_id: row for row, image_id in enumerate(truth.images)}
-    persons = [a for a in truth.annotations if not a["iscrowd"] and a["area"] > 0 and any(a["keypoints"])]
-    persons.sort(key=lambda person: order[person["image_id"]])
-    if not persons:
+    labelled = truth.keypoints.any(axis=(1, 2)).tolist()
+    rows = [n for n, a in enumerate(truth.annotations) if labelled[n] and not a["iscrowd"] and a["area"] > 0]
+    rows.sort(key=lambda row: order[truth.annotations[row]["image_id"]])
+    if not rows:
         raise UserError(f"{truth.path} has no person with keypoints" + _without_labels(truth))
-    try:
-        entries = [truth.images[person["image_id"]] for person in persons]
-        image_size = np.array([(entry["width"], entry["height"]) for entry in entries], dtype=np.float64)
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{truth.path}: every entry of images needs its width and height") from None
-    keypoints = numbers_of(persons, "keypoints", truth.path).reshape(len(persons), skeleton.num_joints, 3)
-    box = numbers_of(persons, "bbox", truth.path)
+    persons = [truth.annotations[row] for row in rows]
+    images = list(truth.images.values())
+    sides = [numbers_of(images, side, (), f"{truth.path}: image", low=1) for side in ("width", "height")]
+    image_size = np.stack(sides, axis=1)[[order[person["image_id"]] for person in persons]]
+    keypoints, box = truth.keypoints[rows], truth.boxes[rows]
     low = np.maximum(box[:, :2], 0)  # left, top
     high = np.minimum(image_size - 1, low + np.maximum(box[:, 2:] - 1, 0))
     centers, sizes = box_to_crop(np.concatenate([low, high - low], axis=1), aspect_ratio)
     inside = (high >= low).all(axis=1) & (sizes > 0).all(axis=1)
     if not inside.all():
         logger.warning("=> %s: skipped %d persons whose box is not in the image", truth.path, (~inside).sum())
-    joints, visible = keypoints[..., :2], np.minimum(keypoints[..., 2], 1).astype(np.float32)
+    joints, visible = keypoints[..., :2], keypoints[..., 2].clip(0, 1).astype(np.float32)
     return [
         PoseSample(paths[person["image_id"]], *crop_and_joints, person["image_id"], person["category_id"])
         for person, kept, *crop_and_joints in zip(persons, inside, centers, sizes, joints, visible)
@@ -286,7 +276,7 @@ def _detected_persons(
     entries = read_results(path)
     kept, faults = sort_detections(entries, truth.images, truth.category_ids)
     if faults:
-        logger.warning("=> %s: skipped %s of %d detections", path, describe_faults(faults), len(entries))
+        logger.warning("=> %s: skipped %s", path, describe_faults(faults, entries))
     detections = [entry for entry in kept if entry["score"] >= score_threshold]
     logger.info("=> %d of %d detections score %g or more", len(detections), len(kept), score_threshold)
     if not detections:
@@ -321,7 +311,7 @@ def read_results(path: str | Path) -> list[Any]:
 
 def sort_detections(
     entries: Sequence[Any], image_ids: Collection[int] | None, category_ids: Collection[int]
-) -> tuple[list[dict[str, Any]], Counter]:
+) -> tuple[list[dict[str, Any]], dict[str, list[int]]]:
     """Part the usable detections from the others.
 
     Args:
@@ -329,15 +319,15 @@ def sort_detections(
         category_ids: wanted categories.
 
     Returns:
-        The usable entries, and how many others there are of each kind.
+        The usable entries, and the places of the others by kind.
     """
-    kept, faults = [], Counter()
-    for entry in entries:
+    kept, faults = [], defaultdict(list)
+    for place, entry in enumerate(entries):
         fault = _detection_fault(entry, image_ids, category_ids)
         if fault is None:
             kept.append(entry)
         else:
-            faults[fault] += 1
+            faults[fault].append(place)
     return kept, faults
 
 
@@ -348,15 +338,21 @@ def _detection_fault(entry: Any, image_ids: Collection[int] | None, category_ids
         if image_ids is not None and entry["image_id"] not in image_ids:
             return UNKNOWN_IMAGE
         x, y, width, height = entry["bbox"]
-        if not math.isfinite(x + y + width + height):
+        if not (abs(x) <= MAX_PIXELS and abs(y) <= MAX_PIXELS and width <= MAX_PIXELS and height <= MAX_PIXELS):
             return MALFORMED
         if width <= 0 or height <= 0:
             return NO_SIZE
         return None if math.isfinite(entry["score"]) else BAD_SCORE
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         return MALFORMED
 
 
-def describe_faults(faults: Counter) -> str:
-    """As "7 of another category, 2 with a box of no size"."""
-    return ", ".join(f"{count} {kind}" for kind, count in faults.most_common())
+def describe_faults(faults: dict[str, list[int]], entries: Sequence[Any]) -> str:
+    """As "7 of another category, 2 with a box of no size, of 99 entries; entry 3 is {...}", most frequent first.
+
+    The entry shown is the first one that is wrong in another way than of another category, if there is any.
+    """
+    kinds = sorted(faults, key=lambda kind: -len(faults[kind]))
+    told = f"{', '.join(f'{len(faults[kind])} {kind}' for kind in kinds)}, of {len(entries)} entries"
+    first = min((faults[kind][0] for kind in kinds if kind != OTHER_CATEGORY), default=None)
+    return told if first is None else f"{told}; entry {first} is {reprlib.repr(entries[first])}"

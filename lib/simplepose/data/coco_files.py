@@ -72,7 +72,7 @@ def category_id_of(content: Content, name: str) -> int:
     Raises:
         UserError: a category that the file does not have.
     """
-    ids = {category.get("name"): category["id"] for category in content["categories"]}
+    ids = {str(category.get("name")): category["id"] for category in content["categories"]}
     if name not in ids:
         raise UserError(f"no category {name!r}; the file has {', '.join(map(str, list(ids)[:5]))}")
     return ids[name]

@@ -180,7 +180,7 @@ def _digest(samples: Sequence[PoseSample], settings: AugmentationSettings, size_
         if file not in files:
             try:
                 stat = os.stat(file)
-            except OSError:
+            except (OSError, ValueError):
                 stat = None
             files[file] = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
     rows = [

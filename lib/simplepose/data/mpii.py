@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.data.sample import PoseSample
+from simplepose.data.fields import MAX_PIXELS, image_paths, numbers_of
+from simplepose.data.sample import PoseSample, is_test_set
 from simplepose.errors import UserError
 from simplepose.files import read_json
 from simplepose.geometry import BOX_PADDING
 from simplepose.skeletons import MPII
 
 PIXELS_PER_SCALE = 200  # MPII's `scale` is a person's height in units of 200 pixels
+MIN_SCALE = 1e-3  # a fifth of a pixel: smaller ones are no person
 CENTER_DROP = 15  # pixels per scale: the annotated centre sits high, this keeps feet in the crop
 
 
@@ -29,23 +31,25 @@ def load_mpii(root: str | Path, image_set: str, data_format: str = "jpg") -> lis
         One sample per annotated person, in the file's order (that of gt_<image_set>.mat).
 
     Raises:
-        UserError: missing or malformed file, a joint count that is not 16, no persons.
+        UserError: missing or malformed file, a joint count that is not 16, a number that is none, no persons.
     """
     path = Path(root) / "annot" / f"{image_set}.json"
     entries = _read_entries(path)
-    images = f"{root}/images.zip@" if data_format == "zip" else f"{root}/images/"
-    labelled = "test" not in image_set
-    samples = []
-    for number, entry in enumerate(entries):
-        try:
-            samples.append(_sample(entry, images, labelled))
-        except KeyError as error:
-            raise UserError(
-                f"{path}: entry {number} has no {error}; expected image, center, scale, joints, joints_vis"
-            ) from None
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{path}: entry {number} is malformed: {error}") from None
-    return samples
+    where = f"{path}: entry"
+    center = numbers_of(entries, "center", (2,), where)
+    scale = numbers_of(entries, "scale", (), where, low=MIN_SCALE, high=MAX_PIXELS / PIXELS_PER_SCALE)
+    known = center[:, 0] != -1
+    center[known, 1] += CENTER_DROP * scale[known]
+    scale[known] *= BOX_PADDING
+    sizes = np.repeat(scale[:, None] * PIXELS_PER_SCALE, 2, axis=1)
+    joints = np.zeros((len(entries), MPII.num_joints, 2))
+    visible = np.zeros((len(entries), MPII.num_joints), np.float32)
+    if not is_test_set(image_set):
+        joints = numbers_of(entries, "joints", (MPII.num_joints, 2), where) - 1
+        visible = numbers_of(entries, "joints_vis", (MPII.num_joints,), where, low=0, high=1).astype(np.float32)
+    folder = f"{root}/images.zip@" if data_format == "zip" else f"{root}/images/"
+    images = image_paths((entry.get("image") for entry in entries), folder, str(root), where)
+    return [PoseSample(*person) for person in zip(images, center - 1, sizes, joints, visible)]
 
 
 def _read_entries(path: Path) -> list[Any]:
@@ -59,31 +63,3 @@ def _read_entries(path: Path) -> list[Any]:
     if not entries:
         raise UserError(f"{path} holds no persons")
     return entries
-
-
-def _sample(entry: dict[str, Any], images: str, labelled: bool) -> PoseSample:
-    center = np.array(entry["center"], dtype=np.float64)
-    scale = float(entry["scale"])
-    if center.shape != (2,):
-        raise ValueError(f"center is {entry['center']!r}, expected [x, y]")
-    if not np.isfinite(center).all() or not np.isfinite(scale) or scale <= 0:
-        raise ValueError(f"center {entry['center']!r} and scale {entry['scale']!r} give no crop")
-    if center[0] != -1:
-        center[1] += CENTER_DROP * scale
-        scale *= BOX_PADDING
-    joints = np.zeros((MPII.num_joints, 2))
-    visible = np.zeros(MPII.num_joints, np.float32)
-    if labelled:
-        joints = np.array(entry["joints"], dtype=np.float64) - 1
-        visible = np.array(entry["joints_vis"], dtype=np.float32)
-        if joints.shape != (MPII.num_joints, 2) or visible.shape != (MPII.num_joints,):
-            raise ValueError(
-                f"{len(joints)} joints and {len(visible)} visibilities; the mpii skeleton has {MPII.num_joints} of each"
-            )
-    return PoseSample(
-        image=images + entry["image"],
-        center=center - 1,
-        size=np.full(2, scale * PIXELS_PER_SCALE),
-        joints=joints,
-        visible=visible,
-    )

@@ -32,6 +32,11 @@ class PoseSample:
     box_score: float = 1.0
 
 
+def is_test_set(image_set: str) -> bool:
+    """Whether a set has no labels, as MPII's test and COCO's test2017 and test-dev2017: its name starts with "test"."""
+    return image_set.startswith("test")
+
+
 def select_well_framed(samples: Iterable[PoseSample]) -> list[PoseSample]:
     """Keep persons whose labelled joints are centred in their crop (DATASET.SELECT_DATA).
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simplepose.data.coco import CocoAnnotations, numbers_of, read_results
+from simplepose.data.coco import MALFORMED, OTHER_CATEGORY, CocoAnnotations, describe_faults, read_results
+from simplepose.data.fields import MAX_PIXELS
 from simplepose.data.sample import PoseSample
 from simplepose.errors import UserError
 from simplepose.files import written_whole
@@ -108,8 +109,6 @@ def coco_metrics(truth: CocoAnnotations, results: Sequence[dict[str, Any]], skel
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    numbers_of(truth.annotations, "keypoints", truth.path)
-    numbers_of(truth.annotations, "bbox", truth.path)
     with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress and the figures that our table holds
         ground_truth = COCO()
         ground_truth.dataset = {
@@ -144,10 +143,13 @@ def load_results(path: str | Path, truth: CocoAnnotations, skeleton: Skeleton) -
         UserError: unreadable, empty, or results that do not belong to these annotations, counted by kind.
     """
     results = read_results(path)
-    faults = Counter(filter(None, (_result_fault(result, truth, 3 * skeleton.num_joints) for result in results)))
+    faults = defaultdict(list)
+    for place, result in enumerate(results):
+        fault = _result_fault(result, truth, 3 * skeleton.num_joints)
+        if fault:
+            faults[fault].append(place)
     if faults:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in faults.most_common())
-        raise UserError(f"{path}: {kinds}, of {len(results)} results; they do not belong to {truth.path}")
+        raise UserError(f"{path}: {describe_faults(faults, results)}; they do not belong to {truth.path}")
     return results
 
 
@@ -156,13 +158,13 @@ def _result_fault(result: Any, truth: CocoAnnotations, length: int) -> str | Non
         if result["image_id"] not in truth.images:
             return "for images that are not annotated"
         if result["category_id"] not in truth.category_ids:
-            return "of another category"
+            return OTHER_CATEGORY
         if len(result["keypoints"]) != length:
             return f"without {length} keypoint numbers"
-        finite = np.isfinite(np.array([*result["keypoints"], result["score"]], dtype=np.float64)).all()
-        return None if finite else "with numbers that are not finite"
-    except (KeyError, TypeError, ValueError):
-        return "malformed"
+        numbers = np.array([*result["keypoints"], result["score"]], dtype=np.float64)
+        return None if (np.abs(numbers) <= MAX_PIXELS).all() else "with numbers that are not finite or much too large"
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return MALFORMED
 
 
 class CocoEvaluator(PredictionCollector):

@@ -5,14 +5,17 @@ All coordinates here are 1-based, as MPII publishes them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat, savemat
+from scipy.io import loadmat, savemat, whosmat
 
+from simplepose.data.fields import MAX_PIXELS
 from simplepose.errors import UserError
-from simplepose.files import written_whole
+from simplepose.files import require_regular, written_whole
 from simplepose.metrics.collector import PredictionCollector
 
 HEAD_SIZE_FACTOR = 0.6  # of the head box's diagonal; MPII's evaluation calls it SC_BIAS
@@ -30,6 +33,9 @@ COLUMNS = {
     "Ankle": ("lank", "rank"),
 }
 NOT_IN_MEAN = ("pelv", "thor")
+GROUND_TRUTH = ("dataset_joints", "jnt_missing", "pos_gt_src", "headboxes_src")  # arrays of gt_*.mat
+MAX_MAT_BYTES = 2**28
+MAX_MAT_NUMBERS = 10**7  # in an array; MPII's training set has 0.7 million
 PRIMARY = "Mean"
 
 
@@ -54,40 +60,76 @@ def load_pckh_ground_truth(path: str | Path) -> PckhGroundTruth:
     """Read gt_<set>.mat of the original release.
 
     Raises:
-        UserError: missing file, not a MATLAB file, or one without the four arrays.
+        UserError: missing file, not a MATLAB file, or the four arrays are not in it or do not fit together.
     """
-    content = _load_mat(path)
-    try:
-        names = tuple(str(name[0]) for name in content["dataset_joints"][0])
-        joints = content["pos_gt_src"].astype(np.float64).transpose(2, 0, 1)
-        labelled = content["jnt_missing"].T == 0
-        corners = content["headboxes_src"].astype(np.float64)  # (2 corners, 2, N)
-    except (KeyError, ValueError, IndexError) as error:
-        raise UserError(
-            f"{path} is not an MPII ground truth ({error}); "
-            "expected dataset_joints, jnt_missing, pos_gt_src, headboxes_src"
-        ) from None
+    content = _load_mat(path, GROUND_TRUTH)
+    missing = [name for name in GROUND_TRUTH if name not in content]
+    if missing:
+        raise UserError(f"{path} is not an MPII ground truth: no {missing[0]}; expected {', '.join(GROUND_TRUTH)}")
+    names = content["dataset_joints"]
+    count = names.shape[-1]
+    if names.shape != (1, count) or not all(getattr(name, "shape", ()) == (1,) for name in names[0]):
+        raise UserError(f"{path}: dataset_joints has shape {names.shape}, expected (1, joints) with a name each")
+    names = tuple(str(name[0]) for name in names[0])
+    unknown = [name for column in COLUMNS.values() for name in column if name not in names]
+    if unknown:
+        raise UserError(f"{path}: dataset_joints names no {unknown[0]!r}, found {', '.join(names)[:200]}")
+    persons = content["pos_gt_src"].shape[-1]
+    shapes = {
+        "pos_gt_src": (count, 2, persons),
+        "jnt_missing": (count, persons),
+        "headboxes_src": (2, 2, persons),
+    }
+    for name, shape in shapes.items():
+        if content[name].shape != shape:
+            raise UserError(
+                f"{path}: {name} has shape {content[name].shape}, expected {shape} for {count} joints in "
+                f"dataset_joints and {persons} persons in pos_gt_src"
+            )
+    joints, missing, corners = (_finite(content, name, path) for name in shapes)
     head_sizes = HEAD_SIZE_FACTOR * np.linalg.norm(corners[1] - corners[0], axis=0)
-    return PckhGroundTruth(names, joints, labelled, head_sizes)
+    return PckhGroundTruth(names, joints.transpose(2, 0, 1), missing.T == 0, head_sizes)
 
 
 def load_predictions(path: str | Path) -> np.ndarray:
-    """Read `preds` (N, K, 2 or 3) from a .mat file; returns (N, K, 2)."""
-    content = _load_mat(path)
+    """Read `preds` (N, K, 2 or 3) from a .mat file; returns (N, K, 2).
+
+    Raises:
+        UserError: missing file, not a MATLAB file, no `preds`, or one of another shape or with NaN.
+    """
+    content = _load_mat(path, ("preds",))
     if "preds" not in content:
-        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
-        raise UserError(f"{path} has no array `preds`; it holds {found}")
+        raise UserError(f"{path} has no array `preds`")
     predictions = content["preds"]
     if predictions.ndim != 3 or predictions.shape[2] not in (2, 3):
         raise UserError(f"{path}: preds has shape {predictions.shape}, expected (persons, joints, 2 or 3)")
-    return predictions[..., :2].astype(np.float64)
+    return _finite(content, "preds", path)[..., :2]
 
 
-def _load_mat(path: str | Path) -> dict[str, np.ndarray]:
+def _finite(content: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
+    """An array of the file as float64."""
+    array = content[name]
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{path}: {name} does not hold numbers")
+    array = array.astype(np.float64)
+    wrong = np.argwhere(~(np.abs(array) <= MAX_PIXELS))
+    if len(wrong):
+        place = ", ".join(map(str, wrong[0]))
+        raise UserError(f"{path}: {name}[{place}] is {array[tuple(wrong[0])]:g}, expected a number up to {MAX_PIXELS}")
+    return array
+
+
+def _load_mat(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the named arrays that a MATLAB file holds; how large they are is looked at first."""
+    require_regular(path, "MATLAB", MAX_MAT_BYTES)
     try:
-        return loadmat(str(path), appendmat=False)
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
+        for name, shape, _ in whosmat(str(path), appendmat=False):
+            if name in names and math.prod(shape) > MAX_MAT_NUMBERS:
+                raise UserError(f"{path}: {name} is too large, its shape is {shape}")
+        content = loadmat(str(path), appendmat=False, variable_names=names)
+        return {name: content[name] for name in names if isinstance(content.get(name), np.ndarray)}
+    except UserError:
+        raise
     except Exception as error:  # scipy raises whatever a damaged file leads it into
         raise UserError(f"{path} is not a readable MATLAB v5 file: {error}") from None
 
@@ -186,10 +228,11 @@ class PckhEvaluator(PredictionCollector):
     table = staticmethod(pckh_table)
 
     def __init__(self, num_samples: int, num_joints: int, truth: PckhGroundTruth | None):
-        if truth is not None and len(truth.joints) != num_samples:
+        if truth is not None and truth.joints.shape[:2] != (num_samples, num_joints):
+            persons, joints = truth.joints.shape[:2]
             raise UserError(
-                f"the annotation file has {num_samples} persons, its gt_*.mat {len(truth.joints)}; "
-                "they belong to different sets"
+                f"the annotation file has {num_samples} persons of {num_joints} joints, its gt_*.mat {persons} of "
+                f"{joints}; they belong to different sets"
             )
         super().__init__(num_samples, num_joints)
         self.truth = truth
