@@ -298,21 +298,27 @@ def test_the_earlier_ports_flags_are_understood(networks, tmp_path, monkeypatch,
 
 @pytest.mark.slow
 def test_the_slim_install_runs_an_exported_network(networks, tmp_path):
-    """`pip install ".[deploy]"` into a fresh environment: what it brings, and that it is enough."""
+    """`pip install ".[deploy]"` into a fresh environment: what it brings, and that it is enough for infer.py."""
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "slim")], check=True)
     python = tmp_path / "slim" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    if subprocess.run([*install, "numpy"], capture_output=True, timeout=600).returncode:
+        pytest.skip("pip reaches no packages here")
     source = tmp_path / "source"
-    shutil.copytree(ROOT / "lib", source / "lib")
+    for folder in ("lib", "pose_estimation"):
+        shutil.copytree(ROOT / folder, source / folder)
     for name in ("pyproject.toml", "README_EN.md"):
         shutil.copy(ROOT / name, source)
-    subprocess.run([python, "-m", "pip", "install", "-q", f"{source}[deploy]"], check=True, timeout=600)
+    subprocess.run([*install, f"{source}[deploy]"], check=True, timeout=600)
     listed = json.loads(subprocess.check_output([python, "-m", "pip", "list", "--format", "json"], text=True))
     brought = {entry["name"].lower() for entry in listed}
     assert {"numpy", "opencv-python", "onnxruntime", "simplepose"} <= brought
-    assert not {"paddlepaddle", "paddle2onnx", "onnx", "scipy", "pyyaml", "matplotlib"} & brought
-    script = (
-        "import cv2, sys; from simplepose import PosePredictor; "
-        "print(PosePredictor(sys.argv[1])(cv2.imread(sys.argv[2]))[0].keypoints.shape)"
-    )
-    line = [python, "-I", "-c", script, str(networks[1] / "all.onnx"), str(PHOTOGRAPH)]
-    assert subprocess.check_output(line, text=True, cwd=tmp_path).strip() == "(16, 2)"
+    assert not {"paddlepaddle", "paddle2onnx", "onnx", "scipy", "matplotlib"} & brought
+    network = str(networks[1] / "all.onnx")
+    script = "import sys; from simplepose import PosePredictor; print(len(PosePredictor(sys.argv[1])(sys.argv[2])))"
+    line = [python, "-I", "-c", script, network, str(PHOTOGRAPH)]
+    assert subprocess.check_output(line, text=True, cwd=tmp_path).strip() == "1"
+    line = [python, source / "pose_estimation" / "infer.py", "--model-file", network, "--img-file", PHOTOGRAPH]
+    finished = subprocess.run(list(map(str, line)), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert "16 joints" in finished.stdout and list(tmp_path.glob("test_pose.j*"))
