@@ -1,8 +1,8 @@
 # Each target sets itself up: a virtual environment in .venv, then what it needs.
 # Without make, or on Windows: the same commands, one by one, in README.md.
 
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
-	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9 python3.13; do \
+	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 PY := $(VENV)/bin/python
 MINI := experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
@@ -38,7 +38,7 @@ lint: $(VENV)/dev
 	$(PY) -m ruff format .
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.9-3.12 found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.9-3.13 found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/runtime: requirements.txt | $(VENV)/bin/python

@@ -20,6 +20,7 @@ import numpy as np
 
 METADATA_KEY = "simplepose"  # of an ONNX file's metadata_props; beside other formats there is a JSON file
 BOX_PADDING = 1.25  # the crop is so much larger than the box
+MIN_BOX_PX, MAX_BOX_PX = 1e-3, 1e6  # of a box's sides; and of its corner
 MULTIPLE = 32  # of this is a height or width that is free
 MAX_SIDE, MAX_JOINTS, MAX_BYTES = 4096, 1000, 1 << 31  # of a network that anybody would run
 OPENCV_BACKENDS = {
@@ -217,6 +218,21 @@ def open_runtime(runtime: str, path: Path, backend: str | None = None):
 # ---- from boxes to keypoints --------------------------------------------------------------------------------------
 
 
+def check_box(box_xywh) -> None:
+    """Refuse what has no area, and numbers that are NaN, infinite or too large to compute with."""
+    box = np.asarray(box_xywh, dtype=float)
+    if box.shape != (4,) or not (np.abs(box).max() <= MAX_BOX_PX and box[2:].min() >= MIN_BOX_PX):
+        raise DeployError(
+            f"box {box.tolist()} must be left, top, width, height: finite, within a million pixels, with an area"
+        )
+
+
+def touches(box_xywh, image: np.ndarray) -> bool:
+    """Whether a box shares some of its area with an image (H, W, 3)."""
+    x, y, width, height = box_xywh
+    return x < image.shape[1] and y < image.shape[0] and x + width > 0 and y + height > 0
+
+
 def crop_scale_and_shift(box_xywh, size_wh: tuple[int, int]) -> tuple[float, np.ndarray]:
     """Image pixels times scale plus shift (2,) are crop pixels. The box grows to the crop's shape, then by padding."""
     x, y, width, height = (float(value) for value in box_xywh)
@@ -300,12 +316,33 @@ class PoseModel:
         self.network = open_runtime(runtime, self.path, backend)
 
     def __call__(self, image: np.ndarray, boxes_xywh) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (P, K, 2) in image pixels and scores (P, K) of people in boxes (P, 4) of an image (H, W, 3) BGR."""
-        frames = [crop_scale_and_shift(box, self.size_wh) for box in boxes_xywh]
-        crops = np.stack([crop(image, scale, shift, self.size_wh) for scale, shift in frames])
-        points, scores = self.predict(crops)
-        scales, shifts = (np.array(values) for values in zip(*frames))
-        return (points - shifts[:, None]) / scales[:, None, None], scores
+        """Find a pose in each box.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            boxes_xywh: (P, 4) left, top, width, height in pixels.
+
+        Returns:
+            Keypoints (P, K, 2) in image pixels and scores (P, K). A person without a pose has keypoints NaN and scores
+            0: whose box is beside the image, or for whom the network's answer is not finite.
+        """
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+            raise DeployError("the image must be an array (H, W, 3) of uint8, in BGR order, as cv2.imread gives it")
+        keypoints = np.full((len(boxes_xywh), len(self.joints), 2), np.nan)
+        scores = np.zeros(keypoints.shape[:2], np.float32)
+        for box in boxes_xywh:
+            check_box(box)
+        inside = [row for row, box in enumerate(boxes_xywh) if touches(box, image)]
+        if inside:
+            frames = [crop_scale_and_shift(boxes_xywh[row], self.size_wh) for row in inside]
+            crops = np.stack([crop(image, scale, shift, self.size_wh) for scale, shift in frames])
+            points, found = self.predict(crops)
+            scales, shifts = (np.array(values) for values in zip(*frames))
+            keypoints[inside] = (points - shifts[:, None]) / scales[:, None, None]
+            scores[inside] = found
+        lost = ~(np.isfinite(keypoints).all(axis=(1, 2)) & np.isfinite(scores).all(axis=1))
+        keypoints[lost], scores[lost] = np.nan, 0
+        return keypoints, scores
 
     def predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (N, K, 2) in crop pixels and scores (N, K) of crops (N, H, W, 3) uint8 BGR."""
@@ -371,12 +408,12 @@ def parse_box(text: str) -> list[float]:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
         raise DeployError(f"--bbox is {text!r}; write left,top,width,height in pixels") from None
-    if not (width > 0 and height > 0):
-        raise DeployError(f"--bbox {text} has no area")
+    check_box((x, y, width, height))
     return [x, y, width, height]
 
 
-def main() -> None:
+def main() -> int:
+    """Returns 0, or 1 if somebody got no pose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--img", required=True, metavar="FILE", help="photograph")
@@ -425,6 +462,10 @@ def main() -> None:
 
     people = []
     for box, points, joint_scores in zip(boxes, keypoints, scores):
+        if np.isnan(points).any():
+            why = "the network's answer is NaN or infinite" if touches(box, image) else "it does not touch the image"
+            print(f"failed: no pose for box {','.join(f'{value:g}' for value in box)}: {why}", file=sys.stderr)
+            continue
         draw(image, points, joint_scores, model.description["skeleton"], args.kpt_thr)
         rows = zip(model.joints, points.tolist(), joint_scores.tolist())
         people.append({"bbox": box, "keypoints": {name: {"x": x, "y": y, "score": s} for name, (x, y), s in rows}})
@@ -437,11 +478,12 @@ def main() -> None:
     except (OSError, cv2.error) as error:
         raise DeployError(f"cannot write {drawing}: {error}") from None
     print(f"=> {len(people)} people with {runtime}; {drawing} and {drawing.with_suffix('.json')}")
+    return int(len(people) < len(boxes))
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except DeployError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -333,7 +333,7 @@ def test_one_clear_line_for_everything_that_can_be_wrong(trained, workplace, tmp
         (["--img-file", "none.jpg"], "no such image: none.jpg"),
         (["--img-file", "tiny.yaml"], "not an image that OpenCV can read"),
         (["--img-file", "a.png", "--bbox", "1,2,3"], "write left,top,width,height"),
-        (["--img-file", "a.png", "--bbox", "50,50,10,10"], "does not touch the image, which is 30x20"),
+        (["--img-file", "a.png", "--bbox", "5,5,0,10"], "--bbox 5,5,0,10 has no area"),
         (["--img-file", "a.png", "--output", "x.docx"], "use an extension such as"),
     ],
 )

@@ -75,7 +75,7 @@ import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("paddle", "paddle2onnx", "yaml", "easydict", "scipy", "tqdm", "json_tricks"):
-            raise ImportError(name + " is blocked")
+            raise ModuleNotFoundError(name + " is blocked", name=name)
 sys.meta_path.insert(0, Blocked())
 sys.path.insert(0, {str(ROOT / "lib")!r})
 import numpy as np

@@ -89,7 +89,7 @@ def test_formats_and_box_files(posenet, album, run_command, form, name):
     [
         (["--img-file", "album/none.jpg"], "no such image: album/none.jpg"),
         (["--img-file", "album/2b.jpg"], "is a truncated JPEG"),
-        (["--img-file", "album/1.jpg", "--bbox", "80,0,9,9"], "does not touch the image, which is 70x90"),
+        (["--img-file", "album/1.jpg", "--bbox", "nan,0,9,9"], "--bbox nan,0,9,9 has no area, or a number that is NaN"),
         (["--img-file", "album/1.jpg", "--detector", "none.onnx"], "no such ONNX file: none.onnx"),
         (["--img-file", "album/1.jpg", "--bbox-file", "none.json"], "no such box file: none.json"),
         (["--img-file", "album/1.jpg", "--bbox", "1,1,9,9", "TEST.FLIP_TEST=true"], "says itself what it is"),
@@ -125,11 +125,26 @@ def test_a_box_beside_one_image_of_several(posenet, album, run_command):
     cv2.imwrite(str(album / "small.png"), np.zeros((9, 9, 3), np.uint8))
     (album / "2b.jpg").unlink()
     finished = run_command(
-        "infer.py", "--model-file", posenet[1], "--img-file", album, "--bbox", "20,20,30,30", cwd=album.parent
-    )
+        "infer.py", "--model-file", posenet[1], "--img-file", album, "--bbox", "20,20,30,30", "--bbox", "0,0,9,9",
+        cwd=album.parent,
+    )  # fmt: skip
     assert finished.returncode == 1
-    assert "small.png: --bbox 20,20,30,30 does not touch the image, which is 9x9" in finished.stderr
-    assert len(list((album.parent / "album_pose").glob("*.jpg"))) == 3
+    assert "small.png: no pose for box 20,20,30,30, which does not touch the image of 9x9" in finished.stderr
+    assert len(list((album.parent / "album_pose").glob("*.jpg"))) == 4
+    people = json.loads((album.parent / "album_pose" / "small_pose.json").read_text())["people"]
+    assert [person["bbox"] for person in people] == [[0, 0, 9, 9]]
+
+
+def test_a_network_of_nan_finds_nobody_and_says_so(posenet, album, run_command, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    network = onnx.load(str(posenet[1]))
+    bias = next(array for array in network.graph.initializer if list(array.dims) == [16])
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(16, np.nan, np.float32), bias.name))
+    onnx.save(network, str(tmp_path / "sick.onnx"))
+    finished = run_command("infer.py", "--model-file", "sick.onnx", "--img-file", album / "1.jpg", cwd=tmp_path)
+    assert finished.returncode == 1
+    assert "no pose for box 0,0,70,90: the network's answer is NaN" in finished.stderr
+    assert "NaN" not in (tmp_path / "1_pose.json").read_text()
 
 
 def test_a_damaged_video(posenet, tmp_path, run_command):

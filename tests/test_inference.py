@@ -197,6 +197,7 @@ def test_a_persons_score_is_the_boxs_times_the_mean_of_the_positive_joints():
     network = PoseNetwork(lambda images: heatmaps, MPII, HeatmapCodec((16, 16), (4, 4), 1), INPUT_FORMATS["bgr"])
     (pose,) = PosePredictor(network)(np.zeros((9, 9, 3), np.uint8), [[0, 0, 9, 9]], box_scores=[0.5])
     assert pose.score == pytest.approx(0.5 * (0.8 + 0.4) / 2)
+    assert (pose.box_score, pose.pose_score) == (0.5, pytest.approx(0.6))
 
 
 def test_the_package_hands_out_the_predictor_when_asked():

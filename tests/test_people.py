@@ -16,7 +16,7 @@ from simplepose.boxes import boxes_of_file, fixed_boxes, whole_image
 from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.inference import Pose, PoseNetwork, PosePredictor
-from simplepose.outputs import Painter, choose_outputs, picture_paths
+from simplepose.outputs import SCORES, Painter, choose_outputs, picture_paths
 from simplepose.pipeline import Summary, ahead, find_poses
 from simplepose.preprocessing import INPUT_FORMATS, read_image
 from simplepose.skeletons import COCO, MPII
@@ -157,7 +157,7 @@ def test_very_large_images(tmp_path, predictor):
     (frame,) = open_source(str(tmp_path / "wide.png"))
     (pose,) = predictor(frame.image, [[38980, 0, 50, 60]])
     assert np.abs(pose.keypoints - [39003.5, 29.5]).max() < 6
-    assert len(predictor(frame.image, [[-90, -90, 50, 50]])) == 1  # outside: black, but no error
+    assert predictor(frame.image, [[-90, -90, 50, 50]]) == []  # outside
 
 
 def test_the_visible_part_of_a_large_image_is_warped_as_the_whole(monkeypatch):
@@ -247,8 +247,6 @@ def test_boxes_from_a_coco_results_file(tmp_path):
     assert len(source(frame_of("clip.mp4", 139, is_video=True))[0]) == 1
     assert source(frame_of("b.png"))[1].tolist() == [1]
     assert source(frame_of("c.png"))[0].shape == (0, 4)
-    with pytest.raises(UserError, match="does not touch the image, which is 120x80"):
-        source(frame_of("7.jpg"))
 
 
 def test_boxes_from_csv(tmp_path):
@@ -280,6 +278,10 @@ def test_boxes_from_csv(tmp_path):
         ("image,x,y,w,h\n" + "a" * 200_000 + ",1,2,3,4\n", "is not CSV"),
         ("image,x,y,w\n", "has no column h"),
         ("image,x,y,w,h\na,1,2,3,wide\n", "entry 0 has the box"),
+        ("image,x,y,w,h\na,1,2,3,0\n", "entry 0 has the box .* has no area"),
+        ("image,x,y,w,h\na,nan,2,3,4\n", "entry 0 has the box .*nan"),
+        ("image,x,y,w,h,score\na,1,2,3,4,nan\n", "entry 0 has the box .*score 'nan'"),
+        ('[{"image_id": 3, "bbox": [1, 2, Infinity, 4]}]', "entry 0 has the box .*inf"),
     ],
 )
 def test_box_files_that_are_wrong(tmp_path, content, message):
@@ -294,9 +296,9 @@ def test_box_files_that_are_wrong(tmp_path, content, message):
 def test_boxes_of_the_command_line():
     boxes, _ = fixed_boxes(["1,2,3,4", "-5,0,10,10"])(frame_of("a.jpg"))
     assert boxes.tolist() == [[1, 2, 3, 4], [-5, 0, 10, 10]]
-    for text in ("200,0,5,5", "0,0,0,5", "nan,0,5,5"):
-        with pytest.raises(UserError, match="does not touch"):
-            fixed_boxes([text])(frame_of("a.jpg"))
+    for text in ("0,0,0,5", "0,0,5,-5", "nan,0,5,5", "0,0,inf,5", "1e300,0,5,5", "0,0,1e-300,5"):
+        with pytest.raises(UserError, match=f"--bbox {text} has no area, or a number that is NaN"):
+            fixed_boxes([text])
     with pytest.raises(UserError, match="write left,top,width,height"):
         fixed_boxes(["1,2,3,4", "5"])
     assert whole_image(frame_of("a.jpg"))[0].tolist() == [[0, 0, 120, 80]]
@@ -328,6 +330,29 @@ def test_the_pipeline_is_the_predictor_image_by_image_and_steps_over_failures(pr
     assert summary.failures == [("3.jpg", "torn"), ("6.jpg", "the box is elsewhere")]
     assert (summary.images, summary.people, summary.empty) == (11, 10, 2)
     assert "11 images (2 without people), 10 people" in str(summary)
+
+
+def test_single_people_fail_and_the_others_of_their_image_do_not(predictor):
+    """A box beside the image, and a network that answers NaN to a bright crop."""
+
+    def answer(images):
+        heatmaps = predictor.network.run(images)
+        heatmaps[images.max(axis=(1, 2, 3)) > 1] = np.nan
+        return heatmaps
+
+    sick = PosePredictor(replace(predictor.network, run=answer))
+    frames = [Frame(0, "a.jpg", spot(30, 20)), Frame(1, "b.jpg", np.zeros((80, 120, 3), np.uint8))]
+    boxes = np.array([[20.0, 10, 20, 20], [70, 40, 30, 30], [200, 0, 9, 9]])
+    summary, found = Summary(0.2), []
+    for frame, poses in find_poses(frames, lambda frame: (boxes, np.ones(3)), sick):
+        summary.add(frame, poses)
+        found.append([pose.box.tolist() for pose in poses])
+    assert found == [[[70, 40, 30, 30]], [[20, 10, 20, 20], [70, 40, 30, 30]]]
+    assert [name for name, _ in summary.failures] == ["a.jpg", "a.jpg", "b.jpg"]
+    assert "200,0,9,9" in summary.failures[0][1] and "120x80" in summary.failures[0][1]
+    assert "20,10,20,20" in summary.failures[1][1] and "NaN" in summary.failures[1][1]
+    assert (summary.people, summary.empty) == (3, 0)
+    assert ", 3 failed" in str(summary)
 
 
 def test_ahead_keeps_order_hands_on_errors_and_stops():
@@ -378,7 +403,7 @@ def test_stages_overlap():
 
 def pose_at(x: float, y: float, score: float = 0.9, num_joints: int = 16) -> Pose:
     keypoints = np.array([[x + index, y + 2 * index] for index in range(num_joints)])
-    return Pose(keypoints, np.full(num_joints, score), np.array([x, y, 30, 40]), score)
+    return Pose(keypoints, np.full(num_joints, score), np.array([x, y, 30, 40]), 0.5, {16: MPII, 17: COCO}[num_joints])
 
 
 RESULTS = [
@@ -408,6 +433,9 @@ def test_json_per_image(tmp_path):
     content = json.loads((folder / "7_pose.json").read_text())
     assert (content["image"], content["size"]) == ("in/7.jpg", [120, 80])
     assert content["people"][1]["bbox"] == [50, 20, 30, 40]
+    assert {name: content["people"][1][name] for name in SCORES} == pytest.approx(
+        {"box_score": 0.5, "pose_score": 0.5, "score": 0.25}
+    )
     assert content["people"][0]["keypoints"][MPII.joints[3]] == {"x": 4, "y": 8, "score": 0.9}
 
 
@@ -420,7 +448,8 @@ def test_coco_results_are_valid_however_early_they_end(tmp_path, interrupt_after
     if interrupt_after == 3:
         assert [person["image_id"] for person in people] == [7, 7, 2]
         assert people[0]["keypoints"][:6] == [1, 2, 0.9, 2, 4, 0.9]
-        assert (people[1]["score"], people[2]["file_name"]) == (0.5, "c.jpg")
+        assert (people[1]["score"], people[2]["file_name"]) == (0.25, "c.jpg")
+        assert (people[1]["box_score"], people[1]["pose_score"]) == (0.5, 0.5)
 
 
 def test_coco_results_are_read_by_pycocotools(tmp_path, capsys):
@@ -439,12 +468,14 @@ def test_csv_and_npz(tmp_path):
     assert [(row["image"], row["frame"], row["person"]) for row in rows] == [
         ("in/7.jpg", "0", "0"), ("in/7.jpg", "0", "1"), ("in/c.jpg", "2", "0"),
     ]  # fmt: skip
-    assert (rows[1]["box_x"], rows[1]["score"]) == ("50", "0.5")
+    assert [rows[1][name] for name in ("box_x", *SCORES)] == ["50", "0.5", "0.5", "0.25"]
     assert (rows[2]["left_wrist_x"], rows[2]["left_wrist_y"]) == ("20", "36")  # joint 15 of MPII
     with np.load(written(tmp_path, "npz") / "poses.npz") as content:
         assert content["keypoints"].shape == (3, 16, 2)
         assert content["image"].tolist() == ["in/7.jpg", "in/7.jpg", "in/c.jpg"]
-        np.testing.assert_allclose(content["score"], [0.9, 0.5, 0.9])
+        np.testing.assert_allclose(content["pose_score"], [0.9, 0.5, 0.9])
+        np.testing.assert_allclose(content["box_score"], 0.5)
+        np.testing.assert_allclose(content["score"], [0.45, 0.25, 0.45])
     with np.load(written(tmp_path, "npz", 0) / "poses.npz") as content:
         assert content["keypoints"].shape == (0, 16, 2)
 

@@ -1,20 +1,27 @@
 """simplepose: Simple Baselines for Human Pose Estimation (Xiao, Wu, Wei, ECCV 2018) in PaddlePaddle.
 
 from simplepose import PosePredictor
-predictor = PosePredictor("posenet.onnx")
-poses = predictor(image_bgr, boxes_xywh=[[10, 20, 80, 200]])
+predictor = PosePredictor("posenet.onnx", detector="nanodet_m.onnx")
+for pose in predictor("photo.jpg"):
+    print(pose.to_dict())
 """
+
+from importlib import import_module
 
 __version__ = "0.1.0"
 
-_FROM_INFERENCE = ("InferenceSettings", "Pose", "PosePredictor")
-__all__ = [*_FROM_INFERENCE, "__version__"]
+_HOMES = {
+    "InferenceSettings": "inference",
+    "Pose": "inference",
+    "PosePredictor": "inference",
+    "PersonDetector": "detectors",
+    "UserError": "errors",
+}
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str):
-    """Load the predictor when it is asked for: importing the package alone costs nothing."""
-    if name in _FROM_INFERENCE:
-        from simplepose import inference
-
-        return getattr(inference, name)
+    """Load what is asked for: importing the package alone costs nothing."""
+    if name in _HOMES:
+        return getattr(import_module(f"simplepose.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,7 @@ import numpy as np
 
 from simplepose.errors import UserError
 from simplepose.files import read_json, read_text
+from simplepose.geometry import NO_BOX, is_box
 from simplepose.sources import Frame
 
 BoxSource = Callable[[Frame], tuple[np.ndarray, np.ndarray]]
@@ -35,24 +36,10 @@ def fixed_boxes(texts: Sequence[str]) -> BoxSource:
     """The boxes of --bbox, the same in every image.
 
     Raises:
-        UserError: not four numbers; and from the source, a box that does not touch the image.
+        UserError: not four numbers, or none that make a box.
     """
     boxes = np.array([_parse_box(text) for text in texts])
-
-    def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-        height, width = frame.image.shape[:2]
-        for text, box in zip(texts, boxes):
-            if not touches(box, width, height):
-                raise UserError(f"--bbox {text} does not touch the image, which is {width}x{height} pixels")
-        return boxes, np.ones(len(boxes))
-
-    return source
-
-
-def touches(box: Sequence[float], width: int, height: int) -> bool:
-    """Whether a box (left, top, width, height) has an area and shares some of it with the image."""
-    x, y, w, h = box
-    return bool(np.isfinite(box).all() and w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0)
+    return lambda frame: (boxes, np.ones(len(boxes)))
 
 
 def boxes_of_file(path: str | os.PathLike, min_score: float = 0.0) -> BoxSource:
@@ -66,7 +53,7 @@ def boxes_of_file(path: str | os.PathLike, min_score: float = 0.0) -> BoxSource:
         min_score: boxes below are left out.
 
     Raises:
-        UserError: unreadable file or entry; and from the source, a box that does not touch the image.
+        UserError: unreadable file or entry.
     """
     path = Path(path)
     text = read_text(path, "box")
@@ -80,15 +67,13 @@ def boxes_of_file(path: str | os.PathLike, min_score: float = 0.0) -> BoxSource:
         except (TypeError, ValueError, OverflowError):
             found = f"the box {reprlib.repr(box)} and score {reprlib.repr(score)}"
             raise UserError(f"{path}: entry {number} has {found}; write numbers") from None
+        if not is_box(values[:4]):
+            raise UserError(f"{path}: entry {number} has the box {reprlib.repr(box)}; the box {NO_BOX}")
         if values[4] >= min_score:
             table[str(image)].append(values)
 
     def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-        height, width = frame.image.shape[:2]
         found = next((table[key] for key in image_keys(frame) if key in table), [])
-        for box in found:
-            if not touches(box[:4], width, height):
-                raise UserError(f"box {box[:4]} of {path} does not touch the image, which is {width}x{height} pixels")
         rows = np.array(found, dtype=np.float64).reshape(-1, 5)
         return rows[:, :4], rows[:, 4]
 
@@ -117,6 +102,8 @@ def _parse_box(text: str) -> list[float]:
         x, y, w, h = (float(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--bbox is {text!r}; write left,top,width,height in pixels, as --bbox 35,20,180,400") from None
+    if not is_box((x, y, w, h)):
+        raise UserError(f"--bbox {text} {NO_BOX}")
     return [x, y, w, h]
 
 

@@ -48,9 +48,10 @@ class PersonDetector:
         kind: one of `DETECTORS`; None recognises it.
         min_score: boxes below are left out.
         max_overlap: of two boxes whose intersection over union is larger, the better stays; None takes the kind's own.
+        device: as `open_session` takes it.
 
     Raises:
-        UserError: missing or unreadable file, or a detector of no known kind.
+        UserError: missing or unreadable file, a detector of no known kind, or no such device.
     """
 
     def __init__(
@@ -59,10 +60,11 @@ class PersonDetector:
         kind: str | None = None,
         min_score: float = MIN_SCORE,
         max_overlap: float | None = None,
+        device: str | None = None,
     ):
         if kind is not None and kind not in DETECTORS:
             raise UserError(f"--detector-type is {kind}; it is one of {', '.join(DETECTORS)}")
-        self.session = open_session(path)
+        self.session = open_session(path, device)
         inputs = {node.name: node.shape for node in self.session.get_inputs()}
         outputs = [node.shape for node in self.session.get_outputs()]
         self.kind = kind or recognise(inputs, outputs)

@@ -15,6 +15,13 @@ from typing import Any, Callable
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_MESSAGE = 2000  # characters; what is wrong stands at the start, what to do at the end
 
+EXTRAS = {  # of pyproject.toml, and packages that they bring, by the names in `import`
+    "deploy": ("onnxruntime", "tqdm", "yaml"),
+    "train": ("paddle", "scipy", "easydict", "json_tricks", "pycocotools", "visualdl", "safetensors", "matplotlib"),
+    "export": ("paddle2onnx", "onnx", "ml_dtypes"),
+}
+PIP_NAMES = {"yaml": "pyyaml", "paddle": "paddlepaddle"}  # where they differ
+
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: what was found, where, and what to do."""
@@ -47,10 +54,31 @@ def has_control(text: str) -> bool:
     return _CONTROL.search(text) is not None
 
 
+@contextmanager
+def optional_packages() -> Iterator[None]:
+    """Within, an optional package that is missing or does not load is a `UserError` that says how to get it."""
+    try:
+        yield
+    except ImportError as error:
+        name = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
+        if extra is None:
+            raise
+        if name == "paddle2onnx" and sys.version_info >= (3, 13):
+            raise UserError(
+                "exporting to ONNX needs paddle2onnx, which there is not for Python 3.13 or later: export with Python "
+                "3.9 to 3.12 (the file runs here, too), or with --format paddle"
+            ) from None
+        raise UserError(
+            f"{' '.join(str(error).split())}: this needs {name}, of the extra {extra}; in the project's folder: "
+            f'python -m pip install ".[{extra}]", or alone: python -m pip install {PIP_NAMES.get(name, name)}'
+        ) from None
+
+
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command's `main` and turn its outcome into an exit code.
 
-    Returns what `main` returned (None counts as 0), 2 after a `UserError`, 130 after Ctrl-C.
+    Returns what `main` returned (None counts as 0), 2 after a `UserError` or without a package, 130 after Ctrl-C.
     Any other exception is a defect of ours and keeps its traceback.
     """
     with _interruptions() as interrupted:
@@ -79,7 +107,8 @@ def _interruptions() -> Iterator[list[int]]:
 
 def _run(main: Callable[[], int | None], interrupted: list[int]) -> int:
     try:
-        return main() or 0
+        with optional_packages():
+            return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simplepose.errors import UserError
+from simplepose.errors import UserError, optional_packages
 from simplepose.files import written_whole
 from simplepose.inference import PoseNetwork
 from simplepose.onnx_runtime import METADATA_KEY
@@ -120,10 +120,8 @@ def require(package: str) -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
+    with optional_packages():
         return __import__(package)
-    except ImportError:
-        raise UserError(f"exporting to ONNX needs {package}: python -m pip install {package}") from None
 
 
 def _save_program(model: nn.Layer, pose: PoseNetwork, folder: Path) -> Path:

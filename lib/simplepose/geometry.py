@@ -6,10 +6,45 @@ Coordinates are (x, y) in pixels, 0-based; sizes are (width, height).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from simplepose.errors import UserError
+
 BOX_PADDING = 1.25  # keeps limbs inside the crop; the convention of MPII and COCO
+MIN_BOX_PX, MAX_BOX_PX = 1e-3, 1e6  # of a box's sides; and of its corner
+NO_BOX = "has no area, or a number that is NaN, infinite or beyond a million pixels"
+
+
+def as_boxes(boxes_xywh: Sequence[Sequence[float]], image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Check boxes that somebody gave; a single one may come without a list around it.
+
+    Args:
+        boxes_xywh: (P, 4) left, top, width, height in pixels.
+
+    Returns:
+        boxes (P, 4) float64, and which share some of their area with the image (P,).
+
+    Raises:
+        UserError: no array of numbers (P, 4), or a box that `is_box` does not take.
+    """
+    try:
+        boxes = np.asarray(boxes_xywh, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError("boxes must be numbers (P, 4): left, top, width, height in pixels") from None
+    boxes = boxes.reshape(-1, 4) if boxes.shape in ((0,), (4,)) else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise UserError(f"boxes must be (P, 4): left, top, width, height in pixels; their shape is {boxes.shape}")
+    for box in boxes:
+        if not is_box(box):
+            raise UserError(f"box {box.tolist()} {NO_BOX}")
+    return boxes, ((boxes[:, :2] < image_size_wh) & (boxes[:, :2] + boxes[:, 2:] > 0)).all(axis=1)
+
+
+def is_box(box_xywh: Sequence[float]) -> bool:
+    """Whether left, top, width, height can be a box: with an area, and numbers that arithmetic survives."""
+    return bool(np.abs(box_xywh).max() <= MAX_BOX_PX and min(box_xywh[2:]) >= MIN_BOX_PX)  # NaN is not
 
 
 def box_to_crop(

@@ -116,7 +116,7 @@ def _slope_sign(flat: np.ndarray, index: np.ndarray, cells: np.ndarray, size_hw:
     inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
     index = np.where(inside, index, width)  # anywhere with neighbours; masked below
     slope = [flat[index + 1] - flat[index - 1], flat[index + width] - flat[index - width]]
-    return np.sign(np.stack(slope, axis=-1)) * inside[..., None]
+    return np.where(inside[..., None], np.sign(np.stack(slope, axis=-1)), 0)  # the masked may read another's NaN
 
 
 def rescore(box_scores: np.ndarray, joint_scores: np.ndarray, threshold: float) -> np.ndarray:

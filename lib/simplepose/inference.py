@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 
 from simplepose.description import ABOVE_ZERO, MAX_SIGMA, close_to, number_in, sizes_of
-from simplepose.errors import UserError, shown
-from simplepose.geometry import apply_affine, box_to_crop, crop_affine, invert_affine
+from simplepose.errors import UserError, optional_packages, shown
+from simplepose.geometry import apply_affine, as_boxes, box_to_crop, crop_affine, invert_affine
 from simplepose.heatmaps import HeatmapCodec, flip_heatmaps, rescore
-from simplepose.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputFormat, crop_image, normalize
+from simplepose.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputFormat, as_image, crop_image, normalize
 from simplepose.skeletons import Skeleton, skeleton_from
 
 logger = logging.getLogger("simplepose")
@@ -183,24 +183,30 @@ class PoseNetwork:
             raise UserError(f"{where} describes its network wrongly ({error}); export it again") from None
 
 
-def load_pose_network(path: str | os.PathLike) -> PoseNetwork:
+def load_pose_network(path: str | os.PathLike, device: str | None = None) -> PoseNetwork:
     """The network of a file: ONNX through ONNX Runtime, anything else as weights through Paddle.
 
+    Args:
+        device: as `PosePredictor` takes it.
+
     Raises:
-        UserError: missing or unreadable file, or one that does not say what its network is.
+        UserError: missing or unreadable file, one that does not say what its network is, a missing package, or no
+            such device.
     """
     if Path(path).suffix.lower() == ".onnx":
         from simplepose.onnx_runtime import OnnxNetwork, check_shapes, open_session, read_metadata
 
-        session = open_session(path)
+        session = open_session(path, device)
         network = PoseNetwork.from_description(OnnxNetwork(session), read_metadata(session, path), path)
         check_shapes(session, network, path)
         return network
     from simplepose.runtime import import_paddle
 
-    import_paddle()
-    from simplepose.build import build_pose_network, load_config_and_weights, load_model
-
+    with optional_packages():
+        import_paddle()
+        from simplepose.build import build_pose_network, load_config_and_weights, load_model
+    if device is not None:
+        _use_device(device)
     config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
     for note in notes:
         logger.warning("%s", note)
@@ -215,13 +221,58 @@ class Pose:
         keypoints: (K, 2) image pixels, 0-based (x, y).
         scores: (K,) heatmap maxima, about 0 to 1.
         box: (4,) left, top, width, height in pixels, as asked about.
-        score: the box's score times the mean of the positive keypoint scores (COCO's rescoring).
+        box_score: how sure the detector is of the box; 1 if nobody said.
+        skeleton: the joints' names, and what connects them.
     """
 
     keypoints: np.ndarray
     scores: np.ndarray
     box: np.ndarray
-    score: float
+    box_score: float
+    skeleton: Skeleton
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """The names of the K joints."""
+        return self.skeleton.joints
+
+    @property
+    def pose_score(self) -> float:
+        """The mean of the positive keypoint scores."""
+        return float(rescore(np.ones(1), self.scores[None], 0.0)[0])
+
+    @property
+    def score(self) -> float:
+        """Box score times pose score: COCO's rescoring."""
+        return float(self.box_score * self.pose_score)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The person as JSON takes it, joints by name."""
+        return {
+            "bbox": self.box.tolist(),
+            "box_score": float(self.box_score),
+            "pose_score": self.pose_score,
+            "score": self.score,
+            "keypoints": {
+                name: {"x": float(x), "y": float(y), "score": float(score)}
+                for name, (x, y), score in zip(self.joints, self.keypoints, self.scores)
+            },
+        }
+
+    def draw(self, image: Any, min_score: float = 0.2) -> np.ndarray:
+        """Draw limbs and joints, without joints below `min_score`.
+
+        Args:
+            image: whatever `PosePredictor` takes.
+
+        Returns:
+            (H, W, 3) uint8 BGR: the image itself if it was that already, drawn on in place; else a new one.
+        """
+        from simplepose.visualize import draw_pose
+
+        image = as_image(image)
+        draw_pose(image, self.keypoints, self.scores, self.skeleton, min_score)
+        return image
 
 
 @dataclass(frozen=True)
@@ -233,12 +284,15 @@ class Crops:
         to_image: (P, 2, 3) affines from network input pixels to image pixels.
         boxes: (P, 4) left, top, width, height in image pixels.
         box_scores: (P,).
+        lost: a line for each person who gets no pose: whose box is beside the image, and after the network who has
+            keypoints that are NaN.
     """
 
     images: np.ndarray
     to_image: np.ndarray
     boxes: np.ndarray
     box_scores: np.ndarray
+    lost: list[str] = field(default_factory=list)
 
 
 def cut_out(image: np.ndarray, boxes_xywh: np.ndarray, image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -258,16 +312,25 @@ def cut_out(image: np.ndarray, boxes_xywh: np.ndarray, image_size_wh: tuple[int,
 
 
 class PosePredictor:
-    """Poses of the people in images, given their boxes.
+    """Poses of the people in images.
+
+    predictor = PosePredictor("posenet.onnx", detector="nanodet_m.onnx")
+    poses = predictor("photo.jpg")
 
     Args:
         network: an ONNX file of pose_estimation/export.py (Paddle is not needed), a weight file, or a `PoseNetwork`.
         settings: flip test and decoding.
         batch_size: at most so many people go through the network at once.
+        detector: finds the people where no boxes are given: an ONNX file of a person detector, which then runs on the
+            CPU, a `PersonDetector`, or any function from an image (H, W, 3) uint8 BGR to boxes (P, 4) as left, top,
+            width, height and scores (P,).
+        device: where a network from a file runs: "cpu", "gpu" or "gpu:1"; for an ONNX file also an execution provider
+            of ONNX Runtime, as "OpenVINOExecutionProvider". By default Paddle's own choice, and the CPU for ONNX. For
+            Paddle, the device is that of the whole process.
 
     Raises:
-        UserError: missing or unreadable file, one that does not say what its network is, or a flip test that an
-            exported network which decodes does not do.
+        UserError: missing or unreadable file, one that does not say what its network is, a missing package, no such
+            device, or a flip test that an exported network which decodes does not do.
     """
 
     def __init__(
@@ -275,16 +338,25 @@ class PosePredictor:
         network: str | os.PathLike | PoseNetwork,
         settings: InferenceSettings = InferenceSettings(),
         batch_size: int = 16,
+        detector: str | os.PathLike | Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        device: str | None = None,
     ):
         path = network
         if not isinstance(network, PoseNetwork):
-            network = load_pose_network(network)
+            network = load_pose_network(network, device)
+        elif device is not None:
+            raise UserError("device is for a network from a file; a PoseNetwork runs where it was made to")
         if settings.flip_test and network.graph.decode and not network.graph.flip_test:
             name = "the network" if network is path else path
             raise UserError(f"{name} decodes in its graph, without the flip test; export it with --with-flip-test too")
+        if isinstance(detector, (str, os.PathLike)):
+            from simplepose.detectors import PersonDetector
+
+            detector = PersonDetector(detector)
         self.network = network
         self.settings = settings
         self.batch_size = batch_size
+        self.detector = detector
 
     @property
     def skeleton(self) -> Skeleton:
@@ -292,58 +364,111 @@ class PosePredictor:
 
     def __call__(
         self,
-        image: np.ndarray,
+        image: Any,
         boxes_xywh: Sequence[Sequence[float]] | None = None,
         box_scores: Sequence[float] | None = None,
-    ) -> list[Pose]:
-        """Find a pose in each box.
+    ) -> list[Pose] | list[list[Pose]]:
+        """Find the people of an image.
 
         Args:
-            image: (H, W, 3) uint8, BGR.
-            boxes_xywh: (P, 4) left, top, width, height in pixels; None asks about the whole image.
-            box_scores: (P,), 1 each by default.
+            image: a file, a Pillow image, or an array of uint8: (H, W, 3) BGR, (H, W, 4) BGRA, (H, W) gray; see
+                `as_image`. Or a list of these, whose people go through the network together.
+            boxes_xywh: (P, 4) left, top, width, height in pixels; None asks the detector, and without one takes the
+                whole image as a box. For a list of images a list with one such entry for each.
+            box_scores: (P,), 1 each by default; for a list of images a list of them.
 
         Returns:
-            P poses, in the order of the boxes.
+            A pose for each box, in the order of the boxes, but for boxes beside the image and for people on whom the
+            network answers NaN; a warning tells of those. For a list of images a list of such lists.
+
+        Raises:
+            UserError: no image, or no boxes.
         """
-        return self.predict([self.crop(image, boxes_xywh, box_scores)])[0]
+        if not isinstance(image, (list, tuple)):
+            return self._call([image], [boxes_xywh], [box_scores])[0]
+        each = []
+        for name, given in (("boxes_xywh", boxes_xywh), ("box_scores", box_scores)):
+            each.append([None] * len(image) if given is None else given)
+            if len(each[-1]) != len(image):
+                raise UserError(f"for {len(image)} images {name} must have as many entries, not {len(given)}")
+        return self._call(image, *each)
+
+    def _call(self, images: Sequence[Any], boxes: Sequence[Any], box_scores: Sequence[Any]) -> list[list[Pose]]:
+        people = [self.crop(*one) for one in zip(images, boxes, box_scores)]
+        poses = self.predict(people)
+        for line in (line for crops in people for line in crops.lost):
+            logger.warning("%s", line)
+        return poses
 
     def crop(
         self,
-        image: np.ndarray,
+        image: Any,
         boxes_xywh: Sequence[Sequence[float]] | None = None,
         box_scores: Sequence[float] | None = None,
     ) -> Crops:
         """The first half of a call: cut the people out of one image. Arguments as there."""
+        image = as_image(image)
+        height, width = image.shape[:2]
         if boxes_xywh is None:
-            height, width = image.shape[:2]
-            boxes_xywh = [(0, 0, width, height)]
-        boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-        crops, affines = cut_out(image, boxes, self.network.codec.image_size_wh)
+            boxes_xywh, box_scores = self.detector(image) if self.detector else ([(0, 0, width, height)], box_scores)
+        boxes, inside = as_boxes(boxes_xywh, (width, height))
         scores = np.ones(len(boxes)) if box_scores is None else np.asarray(box_scores, dtype=np.float64)
-        return Crops(self.network.prepare(crops), invert_affine(affines), boxes, scores)
+        if scores.shape != (len(boxes),) or not np.isfinite(scores).all():
+            raise UserError(f"{len(boxes)} boxes need as many finite scores, found {scores.tolist()}")
+        lost = [
+            f"no pose for box {box_text(box)}, which does not touch the image of {width}x{height} pixels"
+            for box in boxes[~inside]
+        ]
+        boxes, scores = boxes[inside], scores[inside]
+        crops, affines = cut_out(image, boxes, self.network.codec.image_size_wh)
+        return Crops(self.network.prepare(crops), invert_affine(affines), boxes, scores, lost)
 
     def predict(self, people: Sequence[Crops]) -> list[list[Pose]]:
         """The second half: the people of several images through the network together.
 
         Returns:
-            For each image its poses, in the order of the boxes.
+            For each image its poses, in the order of the boxes. Who has keypoints or scores that are NaN or infinite
+            gets a line in `Crops.lost` instead.
         """
+        if not people:
+            return []
         images = np.concatenate([crops.images for crops in people])  # (N, ...), N people in all images
-        poses = iter(self._predict(images, people))
-        return [[next(poses) for _ in crops.boxes] for crops in people]
+        answers = iter(self._predict(images, people))
+        poses: list[list[Pose]] = []
+        for crops in people:
+            poses.append([])
+            for box, box_score in zip(crops.boxes, crops.box_scores.tolist()):
+                keypoints, scores = next(answers)
+                if np.isfinite(keypoints).all() and np.isfinite(scores).all():
+                    poses[-1].append(Pose(keypoints, scores, box, box_score, self.skeleton))
+                else:
+                    crops.lost.append(f"no pose for box {box_text(box)}: the network's answer is NaN or infinite")
+        return poses
 
-    def _predict(self, images: np.ndarray, people: Sequence[Crops]) -> list[Pose]:
+    def _predict(self, images: np.ndarray, people: Sequence[Crops]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Keypoints (K, 2) in image pixels and scores (K,) of each person."""
         found = []
         for start in range(0, len(images), self.batch_size):
             found.append(self.network.predict(images[start : start + self.batch_size], self.settings))
         if not found:
             return []
         joints, scores = (np.concatenate(parts) for parts in zip(*found))  # (N, K, 2), (N, K)
-        keypoints = apply_affine(np.concatenate([crops.to_image for crops in people]), joints)
-        boxes = np.concatenate([crops.boxes for crops in people])
-        pose_scores = rescore(np.concatenate([crops.box_scores for crops in people]), scores, 0.0)
-        return [Pose(*person) for person in zip(keypoints, scores, boxes, pose_scores.tolist())]
+        return zip(apply_affine(np.concatenate([crops.to_image for crops in people]), joints), scores)
+
+
+def box_text(box_xywh: np.ndarray) -> str:
+    """A box as --bbox takes it."""
+    return ",".join(f"{value:g}" for value in box_xywh)
+
+
+def _use_device(device: str) -> None:
+    """Make a device Paddle's, for the whole process."""
+    import paddle
+
+    try:
+        paddle.set_device(device)
+    except Exception as error:  # Paddle's own classes, by version
+        raise UserError(f"Paddle cannot use the device {device!r} here: {' '.join(str(error).split())[:200]}") from None
 
 
 def paddle_network(model: Any, kernels: str = "auto") -> Network:

@@ -6,12 +6,13 @@ Nothing here imports Paddle.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simplepose.errors import UserError
+from simplepose.errors import UserError, optional_packages
 from simplepose.files import DATA_BYTES, parse_json, require_regular
 from simplepose.runtime import available_cores
 
@@ -23,27 +24,50 @@ if TYPE_CHECKING:
 METADATA_KEY = "simplepose"  # of the model's metadata_props; its value is JSON text
 
 
-def open_session(path: str | os.PathLike) -> InferenceSession:
-    """Open an ONNX file on the CPU, with as many threads as there are cores to use.
+def open_session(path: str | os.PathLike, device: str | None = None) -> InferenceSession:
+    """Open an ONNX file, with as many threads as there are cores to use.
+
+    Args:
+        device: "cpu", which is the default, "gpu" or "gpu:1" for CUDA, or an execution provider of ONNX Runtime.
 
     Raises:
-        UserError: missing or unreadable file, or ONNX Runtime is not installed.
+        UserError: missing or unreadable file, ONNX Runtime is not installed, or it has no such device.
     """
     path = Path(path)
-    try:
+    with optional_packages():
         import onnxruntime
-    except ImportError:
-        raise UserError(f"{path} needs ONNX Runtime: python -m pip install onnxruntime") from None
     require_regular(path, "ONNX", DATA_BYTES)  # the format's own limit
+    providers = _providers(device or "cpu", onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
     options.log_severity_level = 3  # errors; detectors of the wild cause hundreds of warnings
     # Threads of one network that wait by spinning take the core that the other network and the decoder need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own classes are not public
         raise UserError(f"{path} is not an ONNX file that ONNX Runtime can load: {_first_line(error)}") from None
+    if session.get_providers()[0] != providers[0][0]:  # it goes on without one whose libraries it does not find
+        raise UserError(f"ONNX Runtime cannot start its {providers[0][0]} here; use another device, as cpu")
+    return session
+
+
+def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """What ONNX Runtime is to run a network on, best first, each with its options."""
+    cpu = ("CPUExecutionProvider", {})
+    kind, _, number = device.partition(":")
+    if device == "cpu":
+        return [cpu]
+    if kind == "gpu" and (number or "0").isdecimal():
+        wanted = ("CUDAExecutionProvider", {"device_id": int(number or 0)})
+    else:
+        wanted = (device, {})
+    if wanted[0] not in available:
+        raise UserError(
+            f"device is {device!r}, and this ONNX Runtime has {', '.join(available)}; for CUDA: "
+            "python -m pip install onnxruntime-gpu in place of onnxruntime"
+        )
+    return [wanted] if wanted == cpu else [wanted, cpu]
 
 
 def read_metadata(session: InferenceSession, path: str | os.PathLike) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from simplepose.sources import Frame, ImageFiles, Video
 from simplepose.visualize import BACKGROUND_COLOR, draw_label, draw_pose, write_image
 
 FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz"}  # and the extension of each
+SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
 CODECS = {".avi": "MJPG"}  # FourCC by extension; MPEG-4 for the others
 WRITABLE_VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v")
 
@@ -123,18 +124,6 @@ class DrawnVideo:
             raise UserError(f"cannot write {self.path}: no file there, or no video of {width}x{height} pixels")
 
 
-def person_record(pose: Pose, skeleton: Skeleton) -> dict[str, Any]:
-    """One person for JSON."""
-    return {
-        "bbox": pose.box.tolist(),
-        "score": float(pose.score),
-        "keypoints": {
-            name: {"x": float(x), "y": float(y), "score": float(score)}
-            for name, (x, y), score in zip(skeleton.joints, pose.keypoints, pose.scores)
-        },
-    }
-
-
 class JsonPerImage:
     """A JSON file for each image; `paths` by frame index."""
 
@@ -153,7 +142,7 @@ class JsonPerImage:
             "image": frame.name,
             "size": [width, height],
             "model_file": self.model_file,
-            "people": [person_record(pose, self.skeleton) for pose in poses],
+            "people": [pose.to_dict() for pose in poses],
         }
         with written_whole(path) as scratch:
             scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -212,7 +201,7 @@ class JsonVideo:
         record: dict[str, Any] = {"frame": frame.index}
         if frame.failure:
             record["failure"] = frame.failure
-        record["people"] = [person_record(pose, self.skeleton) for pose in poses]
+        record["people"] = [pose.to_dict() for pose in poses]
         self._file.write(json.dumps(record, ensure_ascii=False))
 
     def close(self) -> None:
@@ -241,7 +230,9 @@ class CocoResults:
                 "image_id": image_id,
                 "category_id": 1,
                 "keypoints": [round(float(value), 4) for value in points],
-                "score": float(pose.score),
+                "score": pose.score,
+                "box_score": float(pose.box_score),
+                "pose_score": pose.pose_score,
                 "file_name": Path(frame.name).name,
             }
             self._file.write(json.dumps(record, ensure_ascii=False))
@@ -254,17 +245,17 @@ class CocoResults:
 
 
 class CsvTable:
-    """One line a person: image, frame, person, box, score, then x, y and score of every joint."""
+    """One line a person: image, frame, person, box, `SCORES`, then x, y and score of every joint."""
 
     def __init__(self, skeleton: Skeleton, path: Path):
-        columns = ["image", "frame", "person", "box_x", "box_y", "box_w", "box_h", "score"]
+        columns = ["image", "frame", "person", "box_x", "box_y", "box_w", "box_h", *SCORES]
         columns += [f"{joint}_{value}" for joint in skeleton.joints for value in ("x", "y", "score")]
         self._file = _RecordFile(path, self._line(columns), "", "")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         for index, pose in enumerate(poses):
             points = np.column_stack([pose.keypoints, pose.scores]).ravel()
-            numbers = [f"{value:.6g}" for value in (*pose.box, pose.score, *points)]
+            numbers = [f"{value:.6g}" for value in (*pose.box, *(getattr(pose, name) for name in SCORES), *points)]
             self._file.write(self._line([frame.name, frame.index, index, *numbers]))
 
     def close(self) -> None:
@@ -281,9 +272,8 @@ class CsvTable:
 
 
 class NpzTable:
-    """Arrays over all N people: image (N,), frame (N,), box (N, 4), keypoints (N, K, 2), scores (N, K), score (N,).
-
-    `joints` (K,) names the columns.
+    """Arrays over all N people: image (N,), frame (N,), box (N, 4), keypoints (N, K, 2), scores (N, K), and of
+    `SCORES` (N,) each. `joints` (K,) names the columns.
     """
 
     def __init__(self, skeleton: Skeleton, path: Path):
@@ -307,7 +297,7 @@ class NpzTable:
                 box=np.array([pose.box for pose in poses]).reshape(-1, 4),
                 keypoints=np.array([pose.keypoints for pose in poses]).reshape(-1, num_joints, 2),
                 scores=np.array([pose.scores for pose in poses]).reshape(-1, num_joints),
-                score=np.array([pose.score for pose in poses], dtype=np.float64),
+                **{name: np.array([getattr(pose, name) for pose in poses], dtype=np.float64) for name in SCORES},
             )
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simplepose.errors import UserError
-from simplepose.geometry import apply_affine, invert_affine
+from simplepose.geometry import apply_affine, as_boxes, invert_affine
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.inference import InferenceSettings, PoseNetwork, cut_out
 
@@ -206,7 +206,8 @@ def crops_of_images(images: ImageFiles, boxes: BoxSource, image_size_wh: tuple[i
         if frame.image is None:
             failure = frame.failure
             continue
-        crops.extend(cut_out(frame.image, boxes(frame)[0], image_size_wh)[0])
+        people, inside = as_boxes(boxes(frame)[0], frame.image.shape[1::-1])
+        crops.extend(cut_out(frame.image, people[inside], image_size_wh)[0])
     if not crops:
         raise UserError(f"{images.name} gives no crop to compare on: {failure}")
     return np.stack(spread(crops, most))

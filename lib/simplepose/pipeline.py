@@ -32,7 +32,7 @@ class Summary:
         min_score: joints at or above it count as found.
 
     Attributes:
-        failures: (which frame, why).
+        failures: (which frame, why), of frames and of single people.
     """
 
     def __init__(self, min_score: float):
@@ -47,6 +47,7 @@ class Summary:
         for pose in poses:
             self.joints += len(pose.scores)
             self.found += int((pose.scores >= self.min_score).sum())
+        self.failures += [(frame.label, why) for why in frame.lost]
         if frame.failure:
             self.failures.append((frame.label, frame.failure))
         elif not poses:
@@ -106,6 +107,7 @@ def _predict_batch(
     people = [crops for _, crops in batch if crops is not None]
     poses = iter(predictor.predict(people) if people else [])
     for frame, crops in batch:
+        frame.lost = crops.lost if crops is not None else []
         yield frame, next(poses) if crops is not None else []
 
 

@@ -6,11 +6,13 @@ The only owner of these constants. Training, validation, inference and deploymen
 from __future__ import annotations
 
 import os
+import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -82,6 +84,45 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False, reduction: int
     if image is None:
         raise UserError(f"{path} is not an image that OpenCV can read ({len(data)} bytes); replace or convert it")
     return image
+
+
+def as_image(image: Any) -> np.ndarray:
+    """An image as a program may have it, as (H, W, 3) uint8 BGR; what could mean several things is refused.
+
+    Args:
+        image: a file (turned as its EXIF orientation says), a Pillow image (its pixels as they are), or an array of
+            uint8: (H, W, 3) BGR, (H, W, 4) BGRA, (H, W) or (H, W, 1) gray. Transparency is ignored.
+
+    Raises:
+        UserError: anything else, and how to make an image of it.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image, apply_exif=True)
+    if image is None:
+        raise UserError("the image is None, which is what cv2.imread gives for a file that it cannot read")
+    pillow = sys.modules.get("PIL.Image")  # whoever has such an image has loaded it
+    if pillow and isinstance(image, pillow.Image):
+        if image.mode == "F" or image.mode.startswith("I"):  # 16 or 32 bits, of unknown range
+            raise UserError(f"a Pillow image of mode {image.mode} has no 8-bit pixels; scale it to 0 to 255, mode L")
+        image = np.asarray(image.convert("RGB"))[..., ::-1]
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"a {type(image).__name__} is no image; give a file, a Pillow image or a numpy array of uint8")
+    if image.dtype != np.uint8:
+        most = f" up to {image.max():g}" if image.size and image.dtype.kind in "fiu" else ""
+        raise UserError(f"the image has {image.dtype} values{most}; scale them to 0 to 255 and use .astype(np.uint8)")
+    if not image.size:
+        raise UserError(f"the image is empty, its shape is {image.shape}")
+    channels = image.shape[2] if image.ndim == 3 else 1 if image.ndim == 2 else 0
+    if channels not in (1, 3, 4):
+        mend = ""
+        if image.ndim == 3 and image.shape[0] in (1, 3, 4):
+            mend = "; with the channels in front, use image.transpose(1, 2, 0)"
+        elif image.ndim == 4:
+            mend = "; several images go into a list"
+        raise UserError(f"the image has the shape {image.shape}, not (H, W, 3), (H, W, 4) or (H, W){mend}")
+    if channels == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.require(image if channels < 4 else image[..., :3], requirements=["C", "W"])
 
 
 def crop_image(image: np.ndarray, affine: np.ndarray, output_size_wh: tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # What FFmpeg says about a damaged video are hundreds of lines; one line of ours says which frames. Set before the
@@ -38,6 +38,7 @@ class Frame:
         image: (H, W, 3) uint8, BGR; None if it could not be read.
         failure: why not, "" if all is well.
         is_video: it is one of a video's or camera's.
+        lost: a line for each person in it who got no pose.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Frame:
     image: np.ndarray | None
     failure: str = ""
     is_video: bool = False
+    lost: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from simplepose.errors import UserError
+from simplepose.errors import UserError, optional_packages
 from simplepose.files import parse_json
 from simplepose.weights.safe_pickle import (
     Refused,
@@ -126,10 +126,8 @@ def write_safetensors(
     path: str | os.PathLike, state_dict: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
     """Write name -> array with text metadata; needs the package `safetensors` (UserError without it)."""
-    try:
+    with optional_packages():
         from safetensors.numpy import save_file
-    except ImportError:
-        raise UserError(f"writing {os.fspath(path)} needs the package safetensors: pip install safetensors") from None
     arrays = {name: np.asarray(value, order="C") for name, value in state_dict.items()}
     with open(path, "wb") as stream:
         permissions = os.fstat(stream.fileno()).st_mode & 0o777  # what the user's umask makes of a new file
