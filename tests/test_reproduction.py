@@ -18,7 +18,16 @@ from tiny import experiment
 from simplepose.config import dump_config, load_config
 from simplepose.errors import UserError
 from simplepose.metrics.pckh import PckhGroundTruth, pckh_metrics, person_hits
-from simplepose.reproduction import Run, Scored, best_run, bootstrap_interval, checks, read_reference, relative_distance
+from simplepose.reproduction import (
+    Run,
+    Scored,
+    best_run,
+    bootstrap_interval,
+    checks,
+    notes_of,
+    read_reference,
+    relative_distance,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "seed,epoch,train_loss,Mean\n"
@@ -97,6 +106,11 @@ def test_bootstrap_interval_is_that_of_a_mean():
     low, high = bootstrap_interval(hits, np.ones(400), np.random.default_rng(0))
     assert low == pytest.approx(50 - 1.96 * 2.5, abs=0.5)
     assert high == pytest.approx(50 + 1.96 * 2.5, abs=0.5)
+
+
+def test_notes_of_an_experiment_file_are_for_the_page(tmp_path):
+    (tmp_path / "a.yaml").write_text("# Score:     1\n# Note:      not to be compared\nWORKERS: 2  # Note: no\n")
+    assert notes_of(tmp_path / "a.yaml") == [("note", "not to be compared")]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to pass on")
