@@ -2,6 +2,7 @@
 
     python benchmarks/coco.py                 the file is drawn up first, 250 MB in a temporary folder
     python benchmarks/coco.py --persons 15000
+    python benchmarks/coco.py --quick         a small file, once
 
 Loading is compared with `pycocotools.COCO(file)` alone, each in a process of its own, best of --repeat.
 """
@@ -119,10 +120,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--persons", type=int, default=149_813, metavar="N", help="default: train2017's %(default)s")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="everything once, small: that it runs, not how fast")
     args = parser.parse_args()
     sys.path.insert(0, LIB)
-    time_nms(people=100, images=100)
-    time_loading(args.persons, args.repeat)
+    time_nms(people=100, images=2 if args.quick else 100)
+    time_loading(*(100, 1) if args.quick else (args.persons, args.repeat))
 
 
 if __name__ == "__main__":

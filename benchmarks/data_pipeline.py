@@ -109,10 +109,10 @@ def rows(samples: list, size_wh: tuple[int, int], rounds: int) -> list[Row]:
     return found
 
 
-def bench(rounds: int) -> list[Row]:
+def bench(rounds: int, persons: int) -> list[Row]:
     """The rows of `make bench`."""
     with tempfile.TemporaryDirectory() as folder:
-        return rows(made_up_samples(folder, 128), (256, 256), rounds)
+        return rows(made_up_samples(folder, persons), (256, 256), rounds)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/export_speed.py                        PoseResNet-50 with 17 joints, 256x192, random weights
     python benchmarks/export_speed.py --model-file best.pdparams --rounds 50
+    python benchmarks/export_speed.py --quick                PoseResNet-18, 64x64, one round
 
 Each candidate alternates with the bare network, because a shared machine is never equally busy for long; the median
 of the ratios counts. `bare` is `session.run` on the plain file, threads as there are cores. The peer is the way of
@@ -13,23 +14,24 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from timing import once
+from timing import once, scratch_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "pose_estimation")]
 
 DEFAULTS = ("DATASET.DATASET=coco", "MODEL.DEPTH=50", "MODEL.IMAGE_SIZE=[192,256]")
+QUICK = ("DATASET.DATASET=coco", "MODEL.DEPTH=18", "MODEL.IMAGE_SIZE=[64,64]")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model-file", help="weights; default: random ones")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="everything once, small: that it runs, not how fast")
     args = parser.parse_args()
 
     from simplepose.runtime import available_cores, start_paddle
@@ -42,16 +44,16 @@ def main() -> None:
         config, weights, _ = build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": args.model_file})
         model = build.load_model(config, weights)
     else:
-        config = load_config(None, DEFAULTS)
+        config = load_config(None, QUICK if args.quick else DEFAULTS)
         model = build.build_model(config)
     pose = build.build_pose_network(config, model)
     width, height = pose.codec.image_size_wh
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         candidates, bare = make_candidates(model, pose, Path(folder))
         print(f"PoseResNet-{config.MODEL.DEPTH}, {height}x{width}, batch 1, {available_cores()} threads")
         print(f"{'':44}  median  against bare: median (least, most)")
         for name, run in candidates.items():
-            tell(name, run, bare, args.rounds)
+            tell(name, run, bare, 1 if args.quick else args.rounds)
 
 
 def make_candidates(model, pose, folder: Path):

@@ -1,6 +1,7 @@
 """How much infer.py adds to its networks: the whole pipeline over a folder, beside detector and pose network alone.
 
     python benchmarks/infer_speed.py --model-file posenet.onnx --detector nanodet_m.onnx --img-file photos/
+    (--rounds 1 and a few images to see that it runs)
 
 Runs of both kinds alternate, because a shared machine is never equally busy for long; the ratio of each pair counts.
 Also times the decoding of 64 people x 17 joints x 64x48 heatmaps.
@@ -15,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from timing import once
+from timing import once, scratch_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
@@ -27,7 +28,11 @@ def main() -> None:
     parser.add_argument("--img-file", required=True, help="a folder of images")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    with scratch_folder():
+        compare(args)
 
+
+def compare(args: argparse.Namespace) -> None:
     import cv2
 
     from simplepose.detectors import PersonDetector

@@ -2,19 +2,22 @@
 
     python benchmarks/inference_step.py --runtime ours --depth 50 --size 192 256 --batch 1
 
-`ours` is what PosePredictor runs for an exported file, arrays in and out; `onnxruntime` the bare session.
+`ours` is what PosePredictor runs for an exported file, arrays in and out; `onnxruntime` the bare session. The network
+is exported to a temporary folder unless --model-file names one that --export wrote.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from timing import scratch_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
@@ -22,25 +25,27 @@ NUM_JOINTS = 17
 WARM_UP = 3
 
 
-def exported(args: argparse.Namespace) -> str:
-    """An untrained network as an ONNX file; exported once for each depth and size."""
+def export(args: argparse.Namespace) -> None:
+    """An untrained network as an ONNX file."""
+    from simplepose.runtime import start_paddle
+
+    start_paddle()
+    from simplepose import build
+    from simplepose.config import load_config
+    from simplepose.export import export_onnx
+
     width, height = args.size
-    path = Path(tempfile.gettempdir()) / f"simplepose_bench_{args.depth}_{width}x{height}.onnx"
-    if not path.exists():
-        from simplepose.runtime import start_paddle
-
-        start_paddle()
-        from simplepose.export import export_onnx
-        from simplepose.models.pose_resnet import PoseResNet
-
-        export_onnx(PoseResNet(args.depth, NUM_JOINTS), path, {}, (width, height))
-    return str(path)
+    config = load_config(
+        None, ["DATASET.DATASET=coco", f"MODEL.DEPTH={args.depth}", f"MODEL.IMAGE_SIZE=[{width},{height}]"]
+    )
+    model = build.build_model(config)
+    export_onnx(model, args.export, build.build_pose_network(config, model), {})
 
 
 def ours(args: argparse.Namespace):
     from simplepose.onnx_runtime import OnnxNetwork, open_session
 
-    return OnnxNetwork(open_session(exported(args)))
+    return OnnxNetwork(open_session(args.model_file))
 
 
 def bare_onnxruntime(args: argparse.Namespace):
@@ -51,7 +56,7 @@ def bare_onnxruntime(args: argparse.Namespace):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(exported(args), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(args.model_file, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})[0]
 
@@ -84,7 +89,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(192, 256), metavar=("W", "H"))
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--model-file", metavar="FILE", help="ONNX file to time; default: exported for this run")
+    parser.add_argument("--export", metavar="FILE", help="write the ONNX file, and time nothing")
     args = parser.parse_args()
+    with scratch_folder() as folder:
+        if args.export:
+            export(args)
+            return
+        if args.model_file is None and not args.runtime.startswith("torch"):
+            # In a process of its own: the one that is timed runs without Paddle.
+            args.model_file = str(Path(folder, "network.onnx"))
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--export", args.model_file], check=True)
+        print(json.dumps({"seconds": seconds_a_step(args)}))
+
+
+def seconds_a_step(args: argparse.Namespace) -> float:
     width, height = args.size
     images = np.random.default_rng(0).standard_normal((args.batch, 3, height, width)).astype(np.float32)
     network = RUNTIMES[args.runtime](args)
@@ -93,7 +112,7 @@ def main() -> None:
         start = time.perf_counter()
         network(images)
         seconds.append(time.perf_counter() - start)
-    print(f"{statistics.median(seconds[WARM_UP:]):.5f}")
+    return statistics.median(seconds[WARM_UP:])
 
 
 if __name__ == "__main__":

@@ -56,6 +56,25 @@ def decode(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cells, scores
 
 
+def accuracy(predicted: np.ndarray, target: np.ndarray) -> float:
+    """Share of the maxima (N, K, h, w) within half a tenth of the map of the target's, joint by joint."""
+    height, width = target.shape[2:]
+    cells = []
+    for heatmaps in (predicted, target):
+        flat = heatmaps.reshape(*heatmaps.shape[:2], -1)
+        index, scores = flat.argmax(axis=2), flat.max(axis=2)
+        cells.append(np.stack([index % width, index // width], axis=-1) * (scores > 0)[..., None])
+    hits = []
+    for k in range(target.shape[1]):
+        counted = (cells[1][:, k] > 1).all(axis=1)
+        if counted.any():
+            distances = np.linalg.norm(
+                (cells[0][counted, k] - cells[1][counted, k]) / (width / 10, height / 10), axis=1
+            )
+            hits.append((distances < 0.5).mean())
+    return float(np.mean(hits)) if hits else 0.0
+
+
 def pckh_curve(
     predictions: np.ndarray, truth: np.ndarray, labelled: np.ndarray, head_sizes: np.ndarray, thresholds: np.ndarray
 ) -> np.ndarray:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Callable
 
 
@@ -15,7 +20,7 @@ class Row:
 
     Attributes:
         name: what was timed.
-        ours, peer: seconds, a value a turn.
+        ours, peer: seconds, a value a turn; empty if it could not be timed here, and `note` says why.
         bound: how many times as fast as the peer ours should be; None if it is only reported.
         peer_name: what the peer is.
         peer_figure: seconds that the peer took where the bound was set; slower than 1.1 times that is no fair peer.
@@ -37,6 +42,8 @@ class Row:
 
     def cells(self) -> list[str]:
         """name, ours, peer, ratio with its spread, bound, remarks."""
+        if not self.ours:
+            return [self.name, "", "", "", "", self.note]
         cells = [self.name, duration(statistics.median(self.ours))]
         if not self.peer:
             return [*cells, "", "", "", self.note]
@@ -70,6 +77,31 @@ def per_call(function: Callable[[], object], at_least: float = 0.2) -> float:
         passed = time.perf_counter() - start
         if passed >= at_least:
             return passed / calls
+
+
+def peak_memory_mib() -> float | None:
+    """The most memory that this process has held; None where the system does not say."""
+    try:
+        text = Path("/proc/self/status").read_text()  # getrusage counts what the parent held as well
+    except OSError:
+        return None
+    return int(re.search(r"^VmHWM:\s*(\d+) kB", text, re.MULTILINE).group(1)) / 1024
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder for temporary files, this process's own and its children's: what a runtime leaves there goes as well."""
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        yield folder
+
+
+def processor_flags() -> set[str]:
+    """What the processor can do, in the words of Linux; elsewhere nothing is known."""
+    try:
+        return set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE).group(1).split())
+    except (OSError, AttributeError):
+        return set()
 
 
 def once(function: Callable[[], object]) -> float:
