@@ -51,21 +51,24 @@ def main() -> int | None:
 def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     """Every seed's training and validations, then the page."""
     from simplepose import build, reproduction
-    from simplepose.runtime import make_run_folder
+    from simplepose.runtime import make_run_folder, say
 
     make_run_folder(Path(args.results), "--results")  # a mistake shows now, not after hours
     samples = build.build_valid_samples(config)
     evaluator = build.build_evaluator(config, samples)  # and so do missing data
-    if not any(sample.visible.any() for sample in samples):
+    labelled = any(sample.visible.any() for sample in samples)
+    if build.box_source(config) != "annotated":  # detections have no joints, the people behind them may
+        labelled = bool(evaluator.truth.annotations)
+    if not labelled:
         raise UserError(f"{config.DATASET.TEST_SET} has no labels to score against; set DATASET.TEST_SET")
     for seed in args.seeds:
         require_same_recipe(config, run_folder_in(seed_place(config, seed), args, config))
     reference_file = Path(args.cfg).with_suffix(".reference.csv")
-    reference = reproduction.read_reference(reference_file) if reference_file.exists() else {}
+    reference = reproduction.read_reference(reference_file, evaluator.primary) if reference_file.exists() else {}
 
     runs = [run_seed(args, config, seed, evaluator) for seed in args.seeds]
     for check in reproduction.checks(runs, reference, evaluator.primary):
-        print(f"=> {'ok' if check.passed else 'NOT OK'}: {check.what}: {check.found}")
+        say(f"=> {'ok' if check.passed else 'NOT OK'}: {check.what}: {check.found}")
 
     # experiments/lspet/resnet18/a.yaml -> lspet_resnet18_a
     name = "_".join(Path(args.cfg).with_suffix("").parts[-3:])
@@ -79,7 +82,7 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     command = shlex.join(["python", "pose_estimation/reproduce.py", *sys.argv[1:]])
     known = [*facts(config, runs), *reproduction.notes_of(args.cfg)]
     reproduction.write_page(page, args.cfg, command, known, runs, reference, evaluator.primary, pictures)
-    print(f"=> results: {page.as_posix()}")
+    say(f"=> results: {page.as_posix()}")
 
 
 def seed_place(config: EasyDict, seed: int) -> Path:
@@ -112,16 +115,18 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
     """Train and validate with the commands that everybody uses, and read what they wrote."""
     from simplepose.files import read_json
     from simplepose.reproduction import Run, Scored
+    from simplepose.runtime import say
     from simplepose.weights import read_weights
 
+    gpus = [] if args.gpus is None else ["--gpus", args.gpus]
     settings = [*args.overrides, f"TRAIN.SEED={seed}", f"LOG_DIR={config.LOG_DIR}/seed{seed}"]
 
     def run_in(place: Path, file: str, command: str, *arguments: Any, since: float = 0) -> Path:
         folder = run_folder_in(place, args, config)
         made = folder / file
         if not made.exists() or made.stat().st_mtime < since:
-            print(f"=> seed {seed}: {command} in {folder.as_posix()}", flush=True)
-            line = [command, "--cfg", args.cfg, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
+            say(f"=> seed {seed}: {command} in {folder.as_posix()}")
+            line = [command, "--cfg", args.cfg, *gpus, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
             returned = run_to_its_end([sys.executable, str(HERE / line[0]), *map(str, line[1:])])
             if returned or not made.exists():
                 how = f"failed with exit code {returned}" if returned else "was stopped"

@@ -42,7 +42,7 @@ def train(args, config, settings: str) -> None:
     import paddle
 
     from simplepose import build, runtime
-    from simplepose.checkpoint import LAST_WEIGHTS, Progress, find_checkpoints, load_backbone, load_checkpoint
+    from simplepose.checkpoint import LAST_WEIGHTS, Progress, find_checkpoints, load_checkpoint, load_pretrained
     from simplepose.config import dump_config, inert_warnings
     from simplepose.dry_run import dry_run
     from simplepose.engine import train_one_epoch
@@ -99,7 +99,8 @@ def train(args, config, settings: str) -> None:
             )
     elif config.MODEL.PRETRAINED:
         pretrained = build.find_pretrained(config)
-        logger.info("=> backbone: %d arrays from %s", load_backbone(model, pretrained), pretrained)
+        loaded, anew = load_pretrained(model, pretrained)
+        logger.info("=> pretrained: %d arrays from %s; new: %s", loaded, pretrained, ", ".join(anew) or "none")
     progress.fit_order({**train_loader.sampler.order, "accumulated": config.TRAIN.ACCUMULATE}, optimizer)
     trained = model
     if num_ranks > 1:
@@ -162,11 +163,12 @@ def train(args, config, settings: str) -> None:
                 ) from None
             logger.info("=> stopped at %s; the same command with TRAIN.RESUME=True goes on from there", progress)
             return
+        finally:
+            if writer is not None:
+                writer.close()
     keeper.finish()
     if progress.best_score is not None:  # or none could be written
         logger.info("=> best %s %.3f at epoch %d", evaluator.primary, progress.best_score, progress.best_epoch)
-    if writer is not None:
-        writer.close()
 
 
 if __name__ == "__main__":

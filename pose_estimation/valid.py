@@ -35,7 +35,7 @@ def validate(args, config, weights, notes: list[str], settings: str) -> None:
     import paddle
 
     from simplepose import build, runtime
-    from simplepose.checkpoint import load_weights
+    from simplepose.checkpoint import load_weights, require_finite
     from simplepose.config import inert_warnings
     from simplepose.evaluation import evaluate_and_report
     from simplepose.inference import paddle_network
@@ -47,6 +47,7 @@ def validate(args, config, weights, notes: list[str], settings: str) -> None:
     runtime.logger.info("=> Paddle %s on %s. %s", paddle.__version__, device, settings)
     for warning in [*notes, *inert_warnings(config)]:
         runtime.logger.warning("=> %s", warning)
+    require_finite(weights.state, weights.path)
     model = build.build_model(config)
     load_weights(model, weights)
     runtime.logger.info("=> loading model from %s", weights.path)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from simplepose.metrics.pckh import load_predictions
+from simplepose.weights import read_weights, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(path.name for path in (ROOT / "pose_estimation").glob("[a-z]*.py"))
@@ -69,6 +70,16 @@ def test_help_answers_without_paddle(command, run_command, tmp_path):
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert finished.returncode == 0, finished.stderr
     assert "usage:" in finished.stdout
+
+
+def test_weights_that_hold_nan_get_no_score(trained, workplace, run_command):
+    weights = read_weights(trained[0] / "model_best.pdparams")
+    weights.state["deconv_layers.0.weight"][0, 0, 0, 0] = np.nan
+    write_weights(workplace / "nan.pdparams", weights.state, weights.metadata)
+    finished = run_command("valid.py", "--cfg", "tiny.yaml", "--model-file", "nan.pdparams", cwd=workplace)
+    assert finished.returncode == 2
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("error: nan.pdparams holds NaN or infinite numbers in deconv_layers.0.weight")
 
 
 def test_training_prints_what_people_know(trained):

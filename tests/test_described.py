@@ -164,7 +164,7 @@ class TestImageNet:
     def test_paddles_own_weights_give_paddles_own_features(self, cache):
         import paddle
 
-        from simplepose.checkpoint import load_backbone
+        from simplepose.checkpoint import load_pretrained
 
         folder, asked = cache
         paddle.seed(0)
@@ -176,7 +176,7 @@ class TestImageNet:
 
         config = load_config(None, ["MODEL.PRETRAINED=imagenet", "MODEL.DEPTH=18"])
         model = build.build_model(config)
-        load_backbone(model, build.find_pretrained(config))
+        load_pretrained(model, build.find_pretrained(config))
         assert asked[0].endswith("/resnet18.pdparams")
         theirs.eval(), model.eval()
         images = paddle.randn([1, 3, 64, 64])

@@ -210,10 +210,10 @@ def test_a_reader_that_is_left_early_ends():
 
 
 def test_a_profile_names_the_phases(tmp_path, bundled, run_command):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
-    finished = run_command("train.py", "--cfg", "tiny.yaml", "--profile", "2", f"DATASET.ROOT={bundled}", cwd=tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment(BATCH_SIZE=2, ACCUMULATE=2)))
+    finished = run_command("train.py", "--cfg", "tiny.yaml", "--profile", "3", f"DATASET.ROOT={bundled}", cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
-    (line,) = re.findall(r"=> profile of 2 iterations, .*", finished.stdout)
+    (line,) = re.findall(r"=> profile of 4 iterations, .*", finished.stdout)  # two steps of the optimiser
     split = dict(re.findall(r"(data|forward|backward|optimiser|the rest) [\d.]+ s \((\d+)%\)", line))
     assert len(split) == 5 and 95 <= sum(map(int, split.values())) <= 105
     assert int(split["backward"]) > int(split["data"])
@@ -223,6 +223,7 @@ def test_a_profile_names_the_phases(tmp_path, bundled, run_command):
     names = [event.get("name", "") for event in events]
     for phase in ("data", "forward", "backward", "optimiser"):
         assert sum(name.startswith(phase) and "conv" not in name for name in names) >= 2, phase
+    assert [sum(name.startswith(f"{phase}[") for name in names) for phase in ("forward", "optimiser")] == [4, 2]
     for wrong, advice in (("0", "above zero"), ("99", "ask for fewer")):
         finished = run_command(
             "train.py", "--cfg", "tiny.yaml", "--profile", wrong, f"DATASET.ROOT={bundled}", cwd=tmp_path

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ import pytest
 import yaml
 from tiny import experiment
 
+import train
+from simplepose import runtime
 from simplepose.checkpoint import CheckpointKeeper, Progress, load_checkpoint, save_checkpoint
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches, PoseDataset
@@ -195,7 +198,43 @@ def test_an_epoch_whose_batches_are_others_starts_anew(bundled, listening):
     other.fit_order(BatchSampler(15, 8, True).order, optimizer)  # 2 iterations an epoch where 4 were
     assert (other.epoch, other.iteration, other.averages) == (1, 0, {})
     assert optimizer._learning_rate.last_epoch == 2
+    for change in ({"seed": 1}, {"shuffled": False}, {"accumulated": 2}):  # as many iterations, but others
+        changed = Progress(3, iteration=2, order={**before, "accumulated": 1})
+        optimizer._learning_rate.step(3 * 4 + 2)  # where the checkpoint was
+        changed.fit_order({**before, "accumulated": 1, **change}, optimizer)
+        assert (changed.iteration, optimizer._learning_rate.last_epoch) == (0, 12), change
     assert "epoch 1 starts anew: its batches are others now (iterations 4 -> 2, batch size 4 -> 8)" in listening.text
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_learning_rate_is_that_of_the_iteration_wherever_a_training_begins(bundled, checkpoint):
+    _, _, optimizer = start(bundled, 0)  # polynomial decay over 2 epochs of 4 iterations
+    schedule = optimizer._learning_rate
+    order = BatchSampler(15, 4, True).order
+    if checkpoint:
+        schedule.step(7)
+        rate = optimizer.get_lr()
+        Progress(1, iteration=3, order=order).fit_order(order, optimizer)
+        assert optimizer.get_lr() == rate
+    else:
+        Progress(epoch=1).fit_order(order, optimizer)  # TRAIN.BEGIN_EPOCH
+        assert optimizer.get_lr() == pytest.approx(0.01 * 0.5**0.9)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_an_epoch_whose_figures_are_no_numbers_is_kept_all_the_same(tmp_path, value):
+    model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
+    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    progress = Progress()
+    keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict)
+    keeper.finish_epoch({"valid_loss": value}, {"Mean": float("nan")}, "Mean")
+    keeper.finish_epoch({"valid_loss": 0.5}, {"Mean": 3.0}, "Mean")
+    keeper.finish()
+    assert [entry["valid_loss"] for entry in json.loads((tmp_path / "history.json").read_text())] == [None, 0.5]
+    assert (progress.best_score, progress.best_epoch) == (3.0, 1)  # a score that is none is not the best for ever
+    keeper.finish_epoch({"valid_loss": value}, {"Mean": 9.0}, "Mean")
+    assert read_weights(tmp_path / "model_best.pdparams").metadata["metrics"] == {"valid_loss": None, "Mean": 9.0}
+    assert load_checkpoint(tmp_path, model, optimizer).epoch == 3
 
 
 # --- Files that are damaged, and disks that are full
@@ -394,14 +433,18 @@ def test_a_failed_start_leaves_the_earlier_run_alone(workplace, run_command):
         assert [path.name for path in folder.parent.rglob("*")] == ["tiny", "checkpoint"]
 
 
-def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, run_command):
+def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, straight, run_command):
     folder = workplace / RUN
     folder.mkdir(parents=True)
     (folder / "checkpoint").write_bytes(b"of an earlier run")
-    finished = run_command("train.py", "--cfg", "tiny.yaml", "--dry-run", "TRAIN.EMA=0.9", cwd=workplace)
+    pretrained = f"MODEL.PRETRAINED={straight / 'model_best.pdparams'}"
+    args = ("--cfg", "tiny.yaml", "--dry-run", "TRAIN.EMA=0.9", "TRAIN.ACCUMULATE=2", pretrained)
+    finished = run_command("train.py", *args, cwd=workplace)
     assert finished.returncode == 0, finished.stderr
     said = finished.stdout
-    assert said.count("Epoch: [0]") == said.count("Test: [") == 2
+    assert re.search(r"=> pretrained: \d+ arrays from .*model_best.pdparams; new: none", said), said
+    assert said.count("Epoch: [0]") == 4  # two steps of the optimiser
+    assert said.count("Test: [") == 2
     assert re.search(r"dry run: [\d.]+ s an iteration, [\d.]+ s a batch of validation, [\d.]+ s and 135\.", said), said
     assert "for 2 epochs of 4 iterations and 2 batches of validation" in said
     # Three checkpoints (two kept, one new) of weights, velocities and average, two files of weights: 3 x 135 + 2 x 45.
@@ -451,6 +494,48 @@ def test_the_folder_in_the_place_of_one_set_aside_is_claimed_as_well(tmp_path):
     assert set_aside(run_folder, [run_folder / "checkpoint"])
     with pytest.raises(UserError, match="another training is at work in"):
         claim(run_folder)
+
+
+@pytest.mark.parametrize("end", [Stopped, KeyError])
+def test_the_curves_file_is_closed_whatever_ends_the_training(workplace, monkeypatch, listening, end):
+    closed = []
+
+    class Writer:
+        def add_scalar(self, *arguments) -> None:
+            raise end  # in the middle of the first epoch
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(runtime, "open_visual_log", lambda *arguments: Writer())
+    monkeypatch.setattr(runtime, "set_up_logging", lambda: None)
+    monkeypatch.setattr(runtime, "log_to", lambda file: None)
+    monkeypatch.setattr("sys.argv", ["train.py", "--cfg", "tiny.yaml"])
+    with nullcontext() if end is Stopped else pytest.raises(end):
+        train.main()
+    assert closed == [True]
+
+
+# --- Standard output that nobody reads any more
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's")
+@pytest.mark.parametrize("output", ["a full disk", "a closed pipe"])
+def test_a_training_goes_on_without_standard_output(workplace, straight, output):
+    line = [sys.executable, str(ROOT / "pose_estimation" / "train.py"), "--cfg", "tiny.yaml"]
+    if output == "a full disk":
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stdout = os.pipe()
+        os.close(reader)  # as `| head -0` does
+    finished = subprocess.run(line, cwd=workplace, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    os.close(stdout)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("cannot write to standard output") == finished.stderr.count("\n") == 1
+    require_same_run(workplace / RUN, straight)
+    (log,) = (workplace / RUN).glob("*_train.log")
+    assert "Epoch: [1][3/4]" in log.read_text()
 
 
 # --- Signals

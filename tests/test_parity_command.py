@@ -15,8 +15,9 @@ from simplepose.config import load_config
 from simplepose.errors import UserError
 from simplepose.export import export_onnx, export_paddle
 from simplepose.inference import GraphOptions, InferenceSettings, PoseNetwork, load_pose_network
-from simplepose.parity import compare, crops_of_dataset, score_networks
+from simplepose.parity import MovedKeypoint, Parity, compare, crops_of_dataset, deciding_margin, score_networks
 from simplepose.preprocessing import normalize
+from simplepose.runtime import write_json
 
 
 @pytest.fixture
@@ -103,6 +104,18 @@ def test_other_weights_and_broken_files_are_found_out(posenet, bundled, tiny, tm
     ):
         with pytest.raises(UserError, match=message):
             run(*arguments)
+
+
+def test_a_margin_without_bound_fits_into_the_report(tiny, tmp_path):
+    _, pose, _ = tiny
+    heatmap = np.zeros((24, 16))
+    heatmap[10, 8] = 1
+    joint = np.array([32.0, 40.0])
+    assert deciding_margin(pose.codec, heatmap, joint, joint + np.inf, 1.0) == np.inf
+    moved = MovedKeypoint(0, "nose", np.inf, np.inf)
+    write_json(tmp_path / "r.json", Parity(1, 1, "scores", 1.0, 1.0, 1.0, 1.0, np.inf, (), (moved,)).record())
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["moved"] == [{"crop": 0, "joint": "nose", "distance_px": None, "margin": None}]
 
 
 def test_a_runtime_that_is_not_installed_is_named(posenet, tiny, monkeypatch, capsys):

@@ -121,3 +121,15 @@ def test_evaluator_notices_a_person_without_prediction():
     evaluator.add(np.array([0]), np.zeros((1, 16, 2)), np.zeros((1, 16)))
     with pytest.raises(RuntimeError, match="1 of 2"):
         evaluator.compute()
+
+
+def test_evaluator_notices_a_person_that_only_the_epoch_before_predicted():
+    evaluator = PckhEvaluator(2, 16, truth_of(2))
+    both = np.arange(2), np.zeros((2, 16, 2)), np.zeros((2, 16))
+    evaluator.add(*both)
+    assert evaluator.compute() == evaluator.compute()  # asked twice of the same
+    evaluator.add(*(array[:1] for array in both))
+    with pytest.raises(RuntimeError, match="1 of 2"):
+        evaluator.compute()
+    evaluator.add(*(array[1:] for array in both))
+    assert evaluator.compute()

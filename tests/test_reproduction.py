@@ -7,14 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
+from mini_coco import COCO_FROM_MPII, detections_of, write_mini_coco
 from tiny import experiment
 
+import reproduce
 from simplepose.config import dump_config, load_config
 from simplepose.errors import UserError
 from simplepose.metrics.pckh import PckhGroundTruth, pckh_metrics, person_hits
@@ -24,10 +27,13 @@ from simplepose.reproduction import (
     best_run,
     bootstrap_interval,
     checks,
+    draw_curves,
     notes_of,
     read_reference,
     relative_distance,
+    write_page,
 )
+from simplepose.skeletons import COCO
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "seed,epoch,train_loss,Mean\n"
@@ -43,7 +49,7 @@ def run_with(losses: list[float], mean: float) -> Run:
 @pytest.fixture
 def reference(tmp_path):
     (tmp_path / "reference.csv").write_text(REFERENCE)
-    return read_reference(tmp_path / "reference.csv")
+    return read_reference(tmp_path / "reference.csv", "Mean")
 
 
 @pytest.mark.parametrize(
@@ -80,12 +86,33 @@ def test_relative_distance_is_of_the_nearer_end():
         (HEAD, "holds no epochs"),
         ("", "holds no epochs"),
         (HEAD + "0,1,9,1\n", "the epochs of seed 0 are not 0, 1, 2"),
+        ("seed,epoch,train_loss,AP\n0,0,9,1\n", "the last epoch of seed 0 has no Mean"),
+        (HEAD + "0,0,9,1\n0,1,8,\n", "the last epoch of seed 0 has no Mean"),
     ],
 )
 def test_a_reference_that_is_none(tmp_path, text, message):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        read_reference(tmp_path / "x.csv")
+        read_reference(tmp_path / "x.csv", "Mean")
+
+
+def test_every_seed_is_drawn_and_gaps_are_gaps(tmp_path):
+    (tmp_path / "x.csv").write_text(HEAD + "".join(f"{seed},0,9,\n{seed},1,8,2\n" for seed in range(4)))
+    reference = read_reference(tmp_path / "x.csv", "Mean")
+    runs = [replace(run_with([9, 8], 5.0), seed=seed) for seed in range(11)]
+    runs[3].history[0]["Mean"] = None
+    draw_curves(tmp_path / "curves.svg", runs, reference, "Mean")
+    drawn = (tmp_path / "curves.svg").read_text()
+    assert all(f"here, seed {seed}<" in drawn for seed in range(11))
+    assert all(f"reference, seed {seed}<" in drawn for seed in range(4))
+
+
+def test_a_page_of_scores_on_detected_boxes_which_have_no_loss(tmp_path):
+    run = run_with([9, 8], 5.0)
+    run.last.metrics.clear()
+    run.last.metrics.update(AP=0.5, AR=0.25, test_set="val2017", boxes="detections.json")
+    write_page(tmp_path / "page.md", "a/b.yaml", "command", [], [run], {}, "AP", {"Curves": "x.svg"})
+    assert "|  | AP | AR | 95 % of AP |" in (tmp_path / "page.md").read_text()
 
 
 def test_person_hits_add_up_to_the_mean():
@@ -141,6 +168,44 @@ def test_a_place_that_takes_no_page_is_named_before_anything_is_trained(tmp_path
         "error: cannot write to taken: File exists; set --results to a folder you may write to\n"
     )
     assert not (tmp_path / "output").exists()
+
+
+def test_the_gpu_is_handed_on(tmp_path, bundled, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
+    lines: list[list[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "run_to_its_end", lambda line: lines.append(line) or 1)
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "--cfg", "tiny.yaml", "--gpus", "3", f"DATASET.ROOT={bundled}"])
+    with pytest.raises(UserError, match="train.py failed with exit code 1"):
+        reproduce.main()
+    (line,) = lines
+    assert line[line.index("--gpus") + 1] == "3"
+
+
+def test_a_reference_without_the_score_is_refused_before_anything_is_trained(tmp_path, bundled, run_command):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
+    (tmp_path / "tiny.reference.csv").write_text("seed,epoch,train_loss,AP\n0,0,9,1\n")
+    finished = run_command("reproduce.py", "--cfg", "tiny.yaml", f"DATASET.ROOT={bundled}", cwd=tmp_path)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "the last epoch of seed 0 has no Mean" in finished.stderr and finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("labelled", "message"), [(True, "train.py failed"), (False, "val has no labels to score")])
+def test_detected_boxes_are_not_taken_for_missing_labels(tmp_path, monkeypatch, labelled, message):
+    """The samples come from a detector, and none has a joint; the people they are scored against may."""
+    write_mini_coco(tmp_path / "data", COCO, COCO_FROM_MPII, {"train": 1, "val": 1})
+    file = tmp_path / "data/annotations/val.json"
+    (tmp_path / "boxes.json").write_text(json.dumps(detections_of(file)))
+    if not labelled:
+        file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": []}))
+    settings = {"TEST": {"USE_GT_BBOX": False, "COCO_BBOX_FILE": "boxes.json"}}
+    data = {"DATASET": "coco", "ROOT": "data", "TRAIN_SET": "train", "TEST_SET": "val"}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**experiment(), **settings, "DATASET": data}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "run_to_its_end", lambda line: 1)
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "--cfg", "tiny.yaml"])
+    with pytest.raises(UserError, match=message):
+        reproduce.main()
 
 
 def test_a_run_of_another_recipe_is_not_taken_for_this_one(tmp_path, bundled, run_command):

@@ -7,7 +7,14 @@ import paddle
 import pytest
 
 from simplepose.build import synchronize_batch_norm
-from simplepose.checkpoint import Progress, load_backbone, load_checkpoint, load_weights, save_checkpoint, save_weights
+from simplepose.checkpoint import (
+    Progress,
+    load_checkpoint,
+    load_pretrained,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
 from simplepose.errors import UserError
 from simplepose.losses import joints_mse_loss
 from simplepose.models.pose_resnet import PoseResNet
@@ -25,6 +32,20 @@ def test_loss_by_hand():
     # joint 0: (1 + 4) / 2 = 2.5, halved 1.25; joint 1: 9 / 2 = 4.5, halved 2.25; their mean 1.75
     assert float(joints_mse_loss(predicted, target, None)) == 1.75
     assert float(joints_mse_loss(predicted, target, paddle.to_tensor([[1.0, 0.0]]))) == 0.625
+
+
+@pytest.mark.parametrize("size", [(32, 16, 64, 64), (8, 17, 96, 72)])
+def test_loss_of_millions_of_pixels_is_that_of_float64(size):
+    rng = np.random.default_rng(0)
+    predicted, target = (rng.normal(0, scale, size).astype("float32") for scale in (0.005, 0.05))
+    weights = (rng.random(size[:2]) < 0.8).astype("float32")
+    exact = 0.5 * np.mean((weights[..., None, None] * (predicted.astype("float64") - target)) ** 2)
+    predicted = paddle.to_tensor(predicted, stop_gradient=False)
+    loss = joints_mse_loss(predicted, paddle.to_tensor(target), paddle.to_tensor(weights))
+    assert float(loss) == pytest.approx(exact, rel=2e-7)
+    loss.backward()
+    gradient = weights[..., None, None] ** 2 * (predicted.numpy() - target) / np.prod(size)
+    np.testing.assert_allclose(predicted.grad.numpy(), gradient, rtol=1e-6, atol=0)
 
 
 def test_schedules_by_hand():
@@ -179,7 +200,7 @@ def test_names_that_do_not_fit_are_all_listed(tmp_path, caplog):
     del state["backbone.bn1._mean"]
     write_weights(tmp_path / "w.pdparams", state, {"arch": "x"})
     with pytest.raises(UserError, match="backbone.bn1._mean"):  # the head may be missing, nothing of the backbone may
-        load_backbone(small_network(), tmp_path / "w.pdparams")
+        load_pretrained(small_network(), tmp_path / "w.pdparams")
 
 
 def test_a_pretrained_backbone_keeps_its_statistics(tmp_path):
@@ -189,10 +210,60 @@ def test_a_pretrained_backbone_keeps_its_statistics(tmp_path):
     save_weights(source, tmp_path / "w.pdparams", {})
     model = small_network(joints=7)
     head = model.final_layer.weight.numpy().copy()
-    load_backbone(model, tmp_path / "w.pdparams")
+    load_pretrained(model, tmp_path / "w.pdparams")
     for name, tensor in source.backbone.state_dict().items():
         np.testing.assert_array_equal(model.backbone.state_dict()[name].numpy(), tensor.numpy())
     np.testing.assert_array_equal(model.final_layer.weight.numpy(), head)
+
+
+def test_a_pose_network_is_loaded_with_all_of_its_head_that_fits(tmp_path):
+    source = small_network(joints=3)
+    save_weights(source, tmp_path / "w.pdparams", {})
+
+    def loaded_into(model: PoseResNet) -> tuple[set[str], list[str]]:
+        """Names of the arrays that are the file's now, and what is said to be new."""
+        count, anew = load_pretrained(model, tmp_path / "w.pdparams")
+        theirs = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
+        ours = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        same = {name for name in ours if name in theirs and np.array_equal(ours[name], theirs[name])}
+        assert count >= len(same) - 4 and {"backbone.conv1.weight", "deconv_layers.0.weight"} <= same
+        return set(ours) - same, anew
+
+    assert loaded_into(small_network(joints=3)) == (set(), [])
+    assert loaded_into(small_network(joints=5)) == ({"final_layer.weight", "final_layer.bias"}, ["final_layer"])
+    wider = PoseResNet(18, 3, deconv_filters=(8, 8, 16))
+    new, anew = loaded_into(wider)
+    assert {"deconv_layers.6.weight", "final_layer.weight"} <= new and "deconv_layers.3.weight" not in new
+    assert "deconv_layers.6.weight" in anew and "final_layer.weight" in anew and "final_layer.bias" not in anew
+
+
+def test_a_backbone_alone_leaves_the_whole_head_new(tmp_path):
+    state = {name: tensor.numpy() for name, tensor in small_network().state_dict().items()}
+    backbone = {name: array for name, array in state.items() if name.startswith("backbone.")}
+    write_weights(tmp_path / "b.pdparams", backbone, {"arch": "x"})
+    assert load_pretrained(small_network(), tmp_path / "b.pdparams") == (
+        len(backbone),
+        ["deconv_layers", "final_layer"],
+    )
+
+
+def test_pretrained_weights_with_nan_are_refused(tmp_path):
+    state = {name: tensor.numpy() for name, tensor in small_network().state_dict().items()}
+    state["backbone.layer1.0.conv1.weight"][0, 0] = np.nan
+    write_weights(tmp_path / "w.pdparams", state, {"arch": "x"})
+    with pytest.raises(UserError, match="w.pdparams holds NaN .* backbone.layer1.0.conv1.weight"):
+        load_pretrained(small_network(), tmp_path / "w.pdparams")
+
+
+@pytest.mark.parametrize(("before", "now"), [("adam", "sgd"), ("sgd", "adamw")])
+def test_a_checkpoint_of_another_optimiser_is_refused_in_one_line(tmp_path, before, now):
+    model = small_network()
+    optimizer = build_optimizer(before, model.parameters(), 0.1, lambda i: 1.0)
+    train_steps(model, optimizer, 0, 1)
+    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(1))
+    with pytest.raises(UserError, match=f"TRAIN.OPTIMIZER {before}.* this is .*{now}; .*MODEL.PRETRAINED") as error:
+        load_checkpoint(tmp_path, model, build_optimizer(now, model.parameters(), 0.1, lambda i: 1.0))
+    assert "\n" not in str(error.value)
 
 
 def test_weights_alone_are_no_checkpoint(tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -20,7 +21,7 @@ from simplepose.errors import UserError
 from simplepose.files import remove_scratch, written_or_said, written_whole
 from simplepose.gpu import MixedPrecision
 from simplepose.optim import WeightAverage
-from simplepose.runtime import broadcast, ranks, write_json
+from simplepose.runtime import broadcast, finite_or_none, ranks, write_json
 from simplepose.weights import (
     METADATA_KEY,
     WeightFile,
@@ -64,15 +65,17 @@ class Progress:
     order: dict[str, Any] | None = None
 
     def fit_order(self, order: dict[str, Any], optimizer: Optimizer) -> None:
-        """Go on with the batches of `order`; if they were others before, from the start of the epoch, which is said."""
+        """Go on with the batches of `order`; if they were others before, from the start of the epoch, which is said.
+
+        The learning rate, which counts iterations, becomes that of where this is.
+        """
         before, self.order = self.order, order
         changed = [name for name, value in order.items() if before is not None and before.get(name) != value]
         if changed and self.iteration:
             changes = ", ".join(f"{name} {before.get(name)} -> {order[name]}" for name in changed)
             logger.warning("=> epoch %d starts anew: its batches are others now (%s)", self.epoch, changes)
             self.iteration, self.averages = 0, {}
-        if "iterations" in changed:  # the learning rate counts them
-            optimizer._learning_rate.step(self.epoch * order["iterations"])
+        optimizer._learning_rate.step(self.epoch * order["iterations"] + self.iteration)
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}" + (f", iteration {self.iteration}" if self.iteration else "")
@@ -117,17 +120,44 @@ def imagenet_weights(depth: int) -> Path:
         ) from None
 
 
-def load_backbone(model: nn.Layer, path: str | os.PathLike) -> int:
-    """Load pretrained weights into the backbone; the head may be missing, nothing of the backbone may.
+HEAD = ("deconv_layers.", "final_layer.")
+
+
+def load_pretrained(model: nn.Layer, path: str | os.PathLike) -> tuple[int, list[str]]:
+    """Load pretrained weights: the whole backbone, and of the head what the file has by that name and in that shape.
+
+    Source: `init_weights` of the original, which loads a pose network's head as well, and fails on another shape.
 
     Returns:
-        How many arrays were loaded.
+        How many arrays were loaded; the names of those that start anew, or "deconv_layers" for all of its.
+
+    Raises:
+        UserError: unreadable file, one that lacks a part of the backbone or holds another, or NaN.
     """
-    state = read_weights(path).state
-    backbone = {name: array for name, array in state.items() if name.startswith("backbone.")}
-    matched = _require_fit(model, backbone, path, may_miss=("deconv_layers.", "final_layer."))
-    model.backbone.set_state_dict({name[len("backbone.") :]: backbone[name] for name in matched})
-    return len(matched)
+    weights = read_weights(path)
+    backbone = {name: array for name, array in weights.state.items() if name.startswith("backbone.")}
+    matched = _require_fit(model, backbone, path, may_miss=HEAD)
+    own = model.state_dict()
+    head = [name for name in own if name.startswith(HEAD)]
+    fitting = [name for name in head if name in weights.state and weights.state[name].shape == tuple(own[name].shape)]
+    loaded = {name: weights.state[name] for name in (*matched, *fitting)}
+    require_finite(loaded, path)
+    for name, array in loaded.items():
+        own[name].set_value(array)
+    anew = []
+    for part in HEAD:
+        names = [name for name in head if name.startswith(part)]
+        missing = [name for name in names if name not in loaded]
+        anew += [part[:-1]] if missing == names else missing
+    return len(loaded), anew
+
+
+def require_finite(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
+    """Raises UserError if an array holds NaN or infinite numbers: what such a network says means nothing."""
+    broken = [name for name, array in state.items() if not np.isfinite(array).all()]
+    if broken:
+        more = f" and {len(broken) - 1} more arrays" if len(broken) > 1 else ""
+        raise UserError(f"{path} holds NaN or infinite numbers in {broken[0]}{more}; take weights from before that")
 
 
 def save_weights(model: nn.Layer, path: str | os.PathLike, metadata: dict[str, Any]) -> None:
@@ -187,9 +217,10 @@ def load_checkpoint(
         path: a checkpoint; or a run folder, whose newest undamaged one is taken.
 
     Raises:
-        UserError: no checkpoint there, a damaged one, or one of another network.
+        UserError: no checkpoint there, a damaged one, or one of another network or kind of optimiser.
     """
     path, content = broadcast(_read_checkpoint(Path(path)) if ranks()[0] == 0 else None)
+    _require_same_optimizer(optimizer, content["optimizer"], path)
     _set_strictly(model, content["model"], path)
     _set_optimizer_state(model, optimizer, content["optimizer"])
     if average is not None:
@@ -304,7 +335,7 @@ class CheckpointKeeper:
         progress.epoch, progress.iteration, progress.averages = epoch + 1, 0, {}
         logger.info("=> saving checkpoint to %s", self.folder.as_posix())
         score = metrics.get(primary, float(epoch))  # a set without labels: the newest is the best
-        better = progress.best_score is None or score > progress.best_score
+        better = progress.best_score is None or math.isnan(progress.best_score) or score > progress.best_score
         if better and self._written(save_weights, self._best, self.folder / BEST_WEIGHTS, self._describe_epoch()):
             progress.best_score, progress.best_epoch = score, epoch
         self._written(write_json, self.folder / HISTORY, progress.history)
@@ -323,7 +354,7 @@ class CheckpointKeeper:
             logger.info("=> saving final model state to %s", path.as_posix())
 
     def _describe_epoch(self) -> dict[str, Any]:
-        figures = dict(self.progress.history[-1])
+        figures = finite_or_none(self.progress.history[-1])  # metadata are JSON
         return self.describe(epoch=figures.pop("epoch"), metrics=figures)
 
     def _written(self, write: Callable[..., None], *arguments: Any) -> bool:
@@ -381,6 +412,17 @@ def _set_optimizer_state(model: nn.Layer, optimizer: Optimizer, state: dict[str,
             if parameter.name + suffix not in restored:
                 restored[parameter.name + suffix] = _initial_state(optimizer, parameter, suffix)
     optimizer.set_state_dict(restored)
+
+
+def _require_same_optimizer(optimizer: Optimizer, state: dict[str, Any], path: str | os.PathLike) -> None:
+    kinds = {"moment1": "adam or adamw", "velocity": "sgd"}
+    own = "velocity" if isinstance(optimizer, paddle.optimizer.Momentum) else "moment1"
+    saved = {kind for kind in kinds for key in state if f"{_SEPARATOR}_{kind}_" in key}  # none before the first step
+    if saved - {own}:
+        raise UserError(
+            f"{path} was made with TRAIN.OPTIMIZER {kinds[saved.pop()]}, and this is {kinds[own]}; set it back, or "
+            f"start a training of its weights with TRAIN.RESUME=false MODEL.PRETRAINED={path}"
+        )
 
 
 def _initial_state(optimizer: Optimizer, parameter: Tensor, suffix: str) -> Tensor:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("simplepose")
 
-ITERATIONS = 2  # the first one warms up, the second is timed
+ROUNDS = 2  # of training, a step of the optimiser each, and of validation; the first one warms up, the second is timed
 
 
 def dry_run(
@@ -46,7 +46,7 @@ def dry_run(
     valid_loader: BatchLoader,
     evaluator: Evaluator,
 ) -> None:
-    """Two iterations of training, two of validation, a checkpoint saved and loaded; then the estimates, in the log.
+    """Two steps of training, two batches of validation, a checkpoint saved and loaded; then the estimates, in the log.
 
     Args:
         keeper: of the training; what it keeps goes to a temporary folder inside its own.
@@ -56,17 +56,19 @@ def dry_run(
 
     rank, _ = ranks()
     model, optimizer, average, progress = keeper.model, keeper.optimizer, keeper.average, keeper.progress
-    stamps = [time.perf_counter()]
+    tried = Progress(progress.epoch)
+    stamps = [(0, time.perf_counter())]  # iterations and time
     train_one_epoch(
-        trained, train_loader.take(ITERATIONS), optimizer, Progress(progress.epoch), config.TRAIN.END_EPOCH, 1,
-        config.LOSS.USE_TARGET_WEIGHT, average=average,
+        trained, train_loader.take(ROUNDS * config.TRAIN.ACCUMULATE), optimizer, tried, config.TRAIN.END_EPOCH, 1,
+        config.LOSS.USE_TARGET_WEIGHT, config.TRAIN.ACCUMULATE, average,
         frozen=model.freeze_backbone(progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS),
         watch=Watch(model, train_loader.dataset, keeper.folder),
-        after_step=lambda steps: stamps.append(time.perf_counter()), precision=keeper.precision,
+        after_step=lambda steps: stamps.append((tried.iteration, time.perf_counter())), precision=keeper.precision,
     )  # fmt: skip
-    step_seconds = stamps[-1] - stamps[-2]
+    (first, began), (last, ended) = stamps[-2:]
+    iteration_seconds = (ended - began) / (last - first)
 
-    few = valid_loader.take(ITERATIONS)
+    few = valid_loader.take(ROUNDS)
     start = time.perf_counter()
     evaluate(
         paddle_network(model if average is None else average.network),
@@ -92,12 +94,12 @@ def dry_run(
 
     iterations, batches = len(train_loader), len(valid_loader)
     epochs = config.TRAIN.END_EPOCH - progress.epoch
-    seconds = epochs * (iterations * step_seconds + batches * valid_seconds + save_seconds)
+    seconds = epochs * (iterations * iteration_seconds + batches * valid_seconds + save_seconds)
     # A new checkpoint is whole before the oldest goes; best and last weights stay beside them.
     disk_bytes = (config.TRAIN.KEEP_CHECKPOINTS + 1) * checkpoint_bytes + 2 * weights_bytes
     logger.info(
         "=> dry run: %.3f s an iteration, %.3f s a batch of validation, %.2f s and %s a checkpoint",
-        step_seconds, valid_seconds, save_seconds, size_text(checkpoint_bytes),
+        iteration_seconds, valid_seconds, save_seconds, size_text(checkpoint_bytes),
     )  # fmt: skip
     logger.info(
         "=> time: about %s for %d epochs of %d iterations and %d batches of validation",

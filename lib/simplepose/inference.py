@@ -188,9 +188,9 @@ def load_pose_network(path: str | os.PathLike) -> PoseNetwork:
 
         session = open_session(path)
         return PoseNetwork.from_description(OnnxNetwork(session), read_metadata(session, path), path)
-    from simplepose.runtime import start_paddle
+    from simplepose.runtime import import_paddle
 
-    start_paddle()
+    import_paddle()
     from simplepose.build import build_pose_network, load_config_and_weights, load_model
 
     config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("simplepose")
 
-WARM_UP = 2  # iterations that are not counted
+WARM_UP = 2  # steps that are not counted
 TRACE = "profile.json"  # in the run folder
 
 
@@ -48,7 +49,8 @@ class Phases:
 def profile(
     config: EasyDict, keeper: CheckpointKeeper, trained: nn.Layer, loader: BatchLoader, iterations: int
 ) -> None:
-    """Train `iterations` iterations, write <run folder>/profile.json, and log the split.
+    """Train `iterations` iterations, with TRAIN.ACCUMULATE as many as whole steps have; write
+    <run folder>/profile.json, and log the split.
 
     Args:
         keeper: of the training, with its network, optimiser and folder.
@@ -59,13 +61,16 @@ def profile(
     """
     if iterations < 1:
         raise UserError(f"--profile {iterations} leaves nothing to measure; give a number of iterations above zero")
-    if len(loader) < WARM_UP + iterations:
+    accumulate = config.TRAIN.ACCUMULATE
+    steps = math.ceil(iterations / accumulate)
+    iterations, warm_up = steps * accumulate, WARM_UP * accumulate
+    if len(loader) < warm_up + iterations:
         raise UserError(
-            f"--profile {iterations} needs an epoch of {WARM_UP + iterations} iterations, {WARM_UP} of them to warm "
+            f"--profile {iterations} needs an epoch of {warm_up + iterations} iterations, {warm_up} of them to warm "
             f"up, and this one has {len(loader)}; ask for fewer, or lower TRAIN.BATCH_SIZE"
         )
     phases = Phases()
-    stamps = [0.0]  # after each iteration, what the profiler itself does at its start and end left out
+    stamps = [0.0]  # after each step, what the profiler itself does at its start and end left out
     split: dict[str, float] = {}
 
     def after_step(steps: int) -> None:
@@ -76,10 +81,10 @@ def profile(
             phases.seconds.clear()
             stamps[WARM_UP] = time.perf_counter()
 
-    with Profiler(scheduler=(WARM_UP, WARM_UP + iterations), on_trace_ready=lambda profiler: None) as profiler:
+    with Profiler(scheduler=(WARM_UP, WARM_UP + steps), on_trace_ready=lambda profiler: None) as profiler:
         train_one_epoch(
-            trained, loader.take(WARM_UP + iterations), keeper.optimizer, Progress(keeper.progress.epoch),
-            config.TRAIN.END_EPOCH, WARM_UP + iterations, config.LOSS.USE_TARGET_WEIGHT, average=keeper.average,
+            trained, loader.take(warm_up + iterations), keeper.optimizer, Progress(keeper.progress.epoch),
+            config.TRAIN.END_EPOCH, warm_up + iterations, config.LOSS.USE_TARGET_WEIGHT, accumulate, keeper.average,
             frozen=keeper.model.freeze_backbone(keeper.progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS),
             after_step=after_step, precision=keeper.precision, phase=phases,
         )  # fmt: skip

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from simplepose.visualize import BACKGROUND_COLOR, draw_pose, draw_text, write_i
 FIRST_COMPARED_EPOCH = 2
 LOSS_TOLERANCE = 0.01  # of the reference's range
 SCORE_TOLERANCE = 3.0  # points
+
+# Of the seeds' curves, and of the reference's.
+COLORS = [f"tab:{name}" for name in ("orange", "blue", "green", "red", "purple", "brown", "pink", "olive", "cyan")]
+GRAYS = ("0.35", "0.6", "0.75")
 
 PERSONS_A_ROW = 8
 CELL = 160  # pixels
@@ -65,8 +70,11 @@ class Run:
     last: Scored
 
 
-def read_reference(path: str | os.PathLike) -> dict[int, list[Entry]]:
+def read_reference(path: str | os.PathLike, primary: str) -> dict[int, list[Entry]]:
     """Curves to compare with: CSV with the columns seed, epoch, train_loss and metrics by name, which may be empty.
+
+    Args:
+        primary: the metric that is compared; every seed's last epoch must have it.
 
     Returns:
         For each seed its epochs in order, epoch 0 first.
@@ -88,6 +96,8 @@ def read_reference(path: str | os.PathLike) -> dict[int, list[Entry]]:
     for seed, entries in curves.items():
         if [entry["epoch"] for entry in entries] != list(range(len(entries))):
             raise UserError(f"{path}: the epochs of seed {seed} are not 0, 1, 2, ...")
+        if primary not in entries[-1]:
+            raise UserError(f"{path}: the last epoch of seed {seed} has no {primary} to compare with; write it there")
     return curves
 
 
@@ -162,10 +172,10 @@ def draw_curves(path: str | os.PathLike, runs: Sequence[Run], reference: dict[in
 
     figure, (losses, scores) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
     for axes, name in ((losses, "train_loss"), (scores, primary)):
-        for color, (seed, curve) in zip(("0.35", "0.6", "0.75"), reference.items()):
-            axes.plot([entry[name] for entry in curve], "--", color=color, label=f"reference, seed {seed}")
-        for color, run in zip(("tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple"), runs):
-            axes.plot([entry[name] for entry in run.history], "o-", color=color, ms=3, label=f"here, seed {run.seed}")
+        for color, (seed, curve) in zip(cycle(GRAYS), reference.items()):
+            axes.plot(_curve(curve, name), "--", color=color, label=f"reference, seed {seed}")
+        for color, run in zip(cycle(COLORS), runs):
+            axes.plot(_curve(run.history, name), "o-", color=color, ms=3, label=f"here, seed {run.seed}")
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
     losses.set_title("training loss")
@@ -174,6 +184,11 @@ def draw_curves(path: str | os.PathLike, runs: Sequence[Run], reference: dict[in
     with written_whole(path) as scratch:
         figure.savefig(scratch, format=Path(path).suffix[1:], metadata={"Date": None})
     plt.close(figure)
+
+
+def _curve(entries: Sequence[Entry], name: str) -> list[float]:
+    """A figure by epoch, with gaps where there is none."""
+    return [float("nan") if entry.get(name) is None else entry[name] for entry in entries]
 
 
 def draw_poses(
@@ -264,8 +279,8 @@ def _epochs(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str
 
 def _scores(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str) -> list[str]:
     """Best and last weights of every run, and the reference's last, with what the persons' number leaves open."""
-    measured = runs[0].last.metrics  # the evaluator's metrics come first, the loss's after them
-    columns = list(measured)[: list(measured).index("valid_loss")]
+    # The evaluator's metrics come first; after them the loss, which detected boxes have not, and the recipe.
+    columns = list(takewhile(lambda name: name not in ("valid_loss", "test_set"), runs[0].last.metrics))
     rows = []
     for run in runs:
         for name, scored in (("best", run.best), ("last", run.last)):

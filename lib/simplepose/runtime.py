@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import itertools
 import logging
 import logging.handlers
+import math
 import os
 import platform
 import random
@@ -17,6 +19,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+import simplepose
 from simplepose.errors import UserError
 from simplepose.files import written_whole
 
@@ -36,6 +41,8 @@ TIMESTAMPED = "Epoch"  # only training lines start with the time, as in the orig
 
 def start_paddle() -> str:
     """Set what Paddle's CPU libraries read when they load, then load Paddle. A variable the user has set stays.
+
+    For the commands, whose process is their own; code that lives in another program calls `import_paddle`.
 
     Paddle's wheel multiplies matrices with an MKL that takes a slow path on AMD processors unless told that it
     may use AVX2, and its default of one thread leaves the other cores idle.
@@ -57,7 +64,8 @@ def start_paddle() -> str:
     chosen = "CPU settings: " + " ".join(f"{name}={os.environ[name]}" for name in wanted)
     if _keep_freed_memory():
         chosen += ", freed memory kept"
-    _import_paddle_quietly()
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
+    import_paddle()
     return chosen
 
 
@@ -77,16 +85,44 @@ def _keep_freed_memory() -> bool:
     return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
-def _import_paddle_quietly() -> None:
-    """Import Paddle without the lines in which it doubts OMP_NUM_THREADS and misses a compiler cache."""
-    warnings.filterwarnings("ignore", message="No ccache found")
-    warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
+def import_paddle() -> None:
+    """Import Paddle without the lines in which it doubts OMP_NUM_THREADS and misses a compiler cache.
+
+    Nothing else of the process changes; signals that come meanwhile wait until it is done.
+    """
+    if "paddle" in sys.modules:
+        return
     said = io.StringIO()
-    with contextlib.redirect_stderr(said):
-        import paddle  # noqa: F401
+    with _signals_wait(), contextlib.redirect_stderr(said), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No ccache found")
+        import paddle
+
+        paddle.disable_signal_handler()
     for line in said.getvalue().splitlines():
         if "OMP_NUM_THREADS" not in line:
             print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the block ends, and leave their handlers as they were.
+
+    Paddle installs one for SIGTERM that allocates memory: a signal that meets the process inside malloc, as it mostly
+    is while libraries load, would make it wait for itself for ever. And Ctrl-C inside an import ends in a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for number, handler in handlers.items():
+                if handler is not None:  # set by something other than Python
+                    signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def available_cores() -> int:
@@ -181,9 +217,8 @@ def make_run_folder(folder: Path, setting: str = "OUTPUT_DIR") -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # under a name of its own: others may be trying, too
+            pass
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror}; set {setting} to a folder you may write to"
@@ -228,7 +263,8 @@ def set_aside(run_folder: Path, checkpoints: Sequence[Path]) -> Path | None:
     if ranks()[0] != 0 or not checkpoints:
         return None
     saved = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(checkpoints[0].stat().st_mtime))
-    earlier = run_folder.with_name(f"{run_folder.name}_until_{saved}")
+    names = (f"{run_folder.name}_until_{saved}" + (f"_{number}" if number else "") for number in itertools.count())
+    earlier = next(path for path in map(run_folder.with_name, names) if not path.exists())
     run_folder.rename(earlier)
     run_folder.mkdir()
     claim(run_folder)
@@ -281,16 +317,31 @@ class _LineFormatter(logging.Formatter):
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines to standard output without tearing a progress bar."""
+    """Writes lines to standard output."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
+        say(self.format(record))
 
+
+def say(line: str) -> None:
+    """Print a line without tearing a progress bar. If nobody can take it any more, the work goes on in silence.
+
+    A full disk under nohup.log, or the end of `| head`, is no reason to lose hours of training.
+    """
+    from tqdm import tqdm
+
+    try:
         try:
-            tqdm.write(self.format(record), file=sys.stdout)
-            sys.stdout.flush()
+            tqdm.write(line, file=sys.stdout)
         except UnicodeEncodeError:  # a console that is not UTF-8
-            tqdm.write(self.format(record).encode("ascii", "replace").decode(), file=sys.stdout)
+            tqdm.write(line.encode("ascii", "replace").decode(), file=sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):  # maybe the same place
+            os.write(2, f"=> cannot write to standard output: {error.strerror}; going on without\n".encode())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # or what is left in its buffer would be an error once more at the end
+        os.close(nowhere)
 
 
 def progress_bar(iterable: Iterable, total: int, description: str, done: int = 0) -> Iterable:
@@ -306,11 +357,18 @@ def progress_bar(iterable: Iterable, total: int, description: str, done: int = 0
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """The checkout's commit, with "-dirty" if files differ from it; "unknown" outside of a checkout."""
+    """The checkout's commit, with "-dirty" if files differ from it; "unknown" outside of a checkout.
+
+    A repository further out, such as one whose virtual environment this is installed in, is somebody else's.
+    """
+    checkout = Path(simplepose.__file__).resolve().parents[2]
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(checkout.parent)}
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # as a hook of another repository sets them
+        environment.pop(name, None)
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+            cwd=checkout, env=environment, capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
         return described.stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -423,7 +481,8 @@ class StopRequest:
         if not self.requested:
             self.requested, self._since = True, time.monotonic()
             # Not through the log: its lock may be held by the very code that the signal interrupts.
-            os.write(2, b"=> stopping after this step or a few, and saving; once more ends at once\n")
+            with contextlib.suppress(OSError):  # standard error may lead to a full disk, or to nobody
+                os.write(2, b"=> stopping after this step or a few, and saving; once more ends at once\n")
         elif ranks()[1] == 1 or time.monotonic() - self._since > self.LAUNCHER_REPEATS:
             os._exit(128 + number)
 
@@ -450,18 +509,20 @@ def open_visual_log(log_dir: str, run_folder: Path):
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON, arrays included, NaN as null, whole or not at all."""
+    """Write JSON, arrays included, NaN and infinite numbers as null, whole or not at all."""
     import json_tricks
 
-    text = json_tricks.dumps(_without_nan(content), primitives=True, indent=1)
+    text = json_tricks.dumps(finite_or_none(content), primitives=True, indent=1)
     with written_whole(path) as scratch:
         scratch.write_text(text + "\n", encoding="utf-8")
 
 
-def _without_nan(value: object) -> object:
-    """NaN as None: a score of joints that are nowhere labelled is not valid JSON."""
+def finite_or_none(value: Any) -> Any:
+    """NaN and infinite numbers, such as a score of joints that are nowhere labelled, as None, which JSON has."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return finite_or_none(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
+        return [finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
