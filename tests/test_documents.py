@@ -174,7 +174,9 @@ def test_every_command_names_flags_and_files_that_exist(document, tracked, monke
 def test_keys_and_flags_in_the_text_exist(tracked):
     from simplepose.config import DEFAULTS, get_key
 
-    helps = "".join(help_of(name) for name in tracked if re.fullmatch(r"pose_estimation/[a-z]\w+\.py", name))
+    helps = "".join(
+        help_of(name) for name in tracked if re.fullmatch(r"pose_estimation/[a-z]\w+\.py|benchmarks/bench\.py", name)
+    )
     other_tools = {"--host", "--nproc_per_node", "--backend", "--gpus", "--rank", "--help"}
     for document in ENGLISH:
         for code in inline_code(document):
