@@ -80,7 +80,8 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
         best = reproduction.best_run(runs, evaluator.primary)
         draw_poses(page.with_name(pictures["Poses"]), config, samples, evaluator, best)
     command = shlex.join(["python", "pose_estimation/reproduce.py", *sys.argv[1:]])
-    reproduction.write_page(page, args.cfg, command, facts(config, runs), runs, reference, evaluator.primary, pictures)
+    known = [*facts(config, runs), *reproduction.notes_of(args.cfg)]
+    reproduction.write_page(page, args.cfg, command, known, runs, reference, evaluator.primary, pictures)
     say(f"=> results: {page.as_posix()}")
 
 

@@ -28,6 +28,7 @@ from simplepose.reproduction import (
     bootstrap_interval,
     checks,
     draw_curves,
+    notes_of,
     read_reference,
     relative_distance,
     write_page,
@@ -132,6 +133,11 @@ def test_bootstrap_interval_is_that_of_a_mean():
     low, high = bootstrap_interval(hits, np.ones(400), np.random.default_rng(0))
     assert low == pytest.approx(50 - 1.96 * 2.5, abs=0.5)
     assert high == pytest.approx(50 + 1.96 * 2.5, abs=0.5)
+
+
+def test_notes_of_an_experiment_file_are_for_the_page(tmp_path):
+    (tmp_path / "a.yaml").write_text("# Score:     1\n# Note:      not to be compared\nWORKERS: 2  # Note: no\n")
+    assert notes_of(tmp_path / "a.yaml") == [("note", "not to be compared")]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to pass on")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, takewhile
@@ -222,6 +223,12 @@ def draw_poses(
             cells.append(cell)
         rows.append(np.hstack(cells))
     write_image(path, np.vstack(rows))
+
+
+def notes_of(cfg: str | os.PathLike) -> list[tuple[str, str]]:
+    """("note", text) of each comment "# Note: ..." in an experiment file: what readers of its scores have to know."""
+    text = Path(cfg).read_text(encoding="utf-8")
+    return [("note", note) for note in re.findall(r"^# Note: +(.*)$", text, re.MULTILINE)]
 
 
 def write_page(
