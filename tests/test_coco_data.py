@@ -187,7 +187,7 @@ def test_malformed_annotations_are_named(tmp_path, what, message):
 
 
 def test_missing_annotations_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"no such annotation file: .*person_keypoints_train2017\.json"):
+    with pytest.raises(UserError, match=r"no such annotation file: .*person_keypoints_train2017\.json; .*TRAIN_SET"):
         load_coco(tmp_path, "train2017", DOT, 1.0)
 
 

@@ -103,6 +103,8 @@ def test_other_weights_and_broken_files_are_found_out(posenet, bundled, tiny, tm
     ):
         with pytest.raises(UserError, match=message):
             run(*arguments)
+    with pytest.raises(UserError, match="DATASET.ROOT"):
+        run("--onnx", posenet[1], "--data", "")
 
 
 def test_a_runtime_that_is_not_installed_is_named(posenet, tiny, monkeypatch, capsys):
