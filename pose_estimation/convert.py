@@ -7,6 +7,7 @@ format by its extension: .pdparams, .safetensors, or .pth (a PyTorch state dict 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 import _init_paths  # noqa: F401
@@ -44,6 +45,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    both = (args.source_file, args.target_file)
+    if all(map(os.path.exists, both)) and os.path.samefile(*both):
+        raise UserError(f"--from and --to are both {args.source_file}; write to another file, the source stays")
     from simplepose.config import load_config
     from simplepose.weights import CONFIG_KEY, infer_depth, infer_joints, read_weights, write_weights
 

@@ -346,8 +346,8 @@ def load_config_and_weights(
 ) -> tuple[EasyDict, WeightFile, list[str]]:
     """The weights that a command is to use, and a configuration that fits them.
 
-    Without an experiment file the weight file says what its network is. With one, what it or the command line
-    writes wins over the weight file, and the weight file over the defaults.
+    Without an experiment file the weight file says what its network is, and its data set is what it is scored on. With
+    one, what it or the command line writes wins over the weight file, and the weight file over the defaults.
 
     Args:
         cfg, overrides, flags: as `load_config` takes them.
@@ -367,7 +367,8 @@ def load_config_and_weights(
     weights = read_weights(path)
     description = weights.description
     assumed = {} if written else _assumed(weights, {*description, *overridden})
-    flags = {**flags, "TEST.MODEL_FILE": str(path)}
+    sets = {} if written else _usual_sets({**description, **assumed, **overridden})
+    flags = {**sets, **flags, "TEST.MODEL_FILE": str(path)}
     config = load_config(cfg, overrides, flags, (path, {**description, **assumed}))
 
     notes = [*weights.notes, *(f"{key}: {value} is assumed, {path} does not say" for key, value in assumed.items())]
@@ -405,6 +406,20 @@ def _assumed(weights: WeightFile, known: set[str]) -> dict[str, Any]:
     if "MODEL.STYLE" not in known:
         assumed["MODEL.STYLE"] = "pytorch"
     return assumed
+
+
+def _usual_sets(known: dict[str, Any]) -> dict[str, Any]:
+    """What to score a network of COCO's format on where nothing says so: configuration key -> value.
+
+    COCO's own sets, or "train" and "val" of joints of one's own; in the annotated boxes unless detections are named.
+    """
+    if known.get("DATASET.DATASET") != "coco":
+        return {}
+    year = "" if known.get("DATASET.SKELETON") else "2017"
+    usual = {"DATASET.TRAIN_SET": f"train{year}", "DATASET.TEST_SET": f"val{year}"}
+    if not known.get("TEST.COCO_BBOX_FILE"):
+        usual["TEST.USE_GT_BBOX"] = True
+    return {key: value for key, value in usual.items() if key not in known}
 
 
 def find_model_file(model_file: str, folder: Path | None = None) -> Path:
