@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from simplepose.cli import Parser, config_parser, parse_flags
-from simplepose.errors import run_command as run_main
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(
@@ -38,8 +34,8 @@ def test_underscores_are_hyphens(monkeypatch, flag, form):
 
 
 def test_numbers_may_start_with_a_minus_sign(monkeypatch):
-    words = "x.py --bbox -60,-10,400,512 --show --bbox -.5,0,1,1 --kpt-thr -1 --bbox 1,2,3,4 -1".split()
-    monkeypatch.setattr(sys, "argv", words)
+    words = "--bbox -60,-10,400,512 --show --bbox -.5,0,1,1 --kpt-thr -1 --bbox 1,2,3,4 -1".split()  # noqa: SIM905
+    monkeypatch.setattr(sys, "argv", ["x.py", *words])
     args, _ = parse_flags(parser())
     assert args.bbox == ["-60,-10,400,512", "-.5,0,1,1", "1,2,3,4"]
     assert (args.kpt_thr, args.show, args.overrides) == (-1, True, ["-1"])
