@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from simplepose.build import run_folder
 from simplepose.cli import Parser, config_parser, parse_flags
+from simplepose.config import load_config
+from simplepose.errors import run_command as run_main
+from simplepose.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(
@@ -61,3 +67,35 @@ def test_every_command_does_so(command):
     assert finished.returncode == 2
     assert "there is no --out-putt" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+def test_sigterm_leaves_no_scratch_files(tmp_path, capsys):
+    def main():
+        with written_whole(tmp_path / "scores.json") as scratch:
+            scratch.write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_main(main) == 143
+    assert capsys.readouterr().err == "terminated\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_detected_boxes_are_coco_s(posenet, run_command):
+    for flags in (["--use-detect-bbox"], ["--coco-bbox-file", "boxes.json"]):
+        finished = run_command("valid.py", "--model-file", posenet[0], *flags)
+        assert finished.returncode == 2
+        assert f"{flags[0]} goes with COCO, and DATASET.DATASET is mpii" in finished.stderr
+
+
+def test_a_run_s_own_configuration_belongs_to_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(ROOT / "experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml")
+    folder = run_folder(config, "experiments/small.yaml")
+    assert folder.name == "small"
+    assert run_folder(config, folder / "config.yaml") == folder  # and not one called config
+    monkeypatch.chdir(folder.parent if folder.mkdir(parents=True) else folder)
+    assert run_folder(config, "config.yaml") == folder
+    assert run_folder(config, tmp_path / "config.yaml").name == "config"  # somebody's own name for an experiment

@@ -5,11 +5,35 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Callable
 
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: what was found, where, and what to do."""
+
+
+@contextmanager
+def _sigterm_as_interrupt(seen: list[int]) -> Iterator[None]:
+    """Within, SIGTERM is a KeyboardInterrupt: what cleans up after Ctrl-C does so then, too. It is noted in `seen`.
+
+    Not in one of several processes: the launcher's SIGTERM ends those that wait for one that failed, at once.
+    """
+    alone = os.environ.get("PADDLE_TRAINERS_NUM", "1") == "1"
+    if not alone or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # nor where somebody else has an answer
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run_command(main: Callable[[], int | None]) -> int:
@@ -18,19 +42,13 @@ def run_command(main: Callable[[], int | None]) -> int:
     Returns what `main` returned (None counts as 0), 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
     Any other exception is a defect of ours and keeps its traceback.
     """
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # one line of ours says what is wrong with a file, instead of
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # hundreds; read when OpenCV is imported
-    terminated = []
-
-    def terminate(number: int, frame: object) -> None:
-        terminated.append(number)
-        raise KeyboardInterrupt  # what cleans up after Ctrl-C does so now
-
-    # Of several processes, the launcher's SIGTERM ends those that wait for one that failed: at once.
-    if os.environ.get("PADDLE_TRAINERS_NUM", "1") == "1" and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, terminate)
+    # One line of ours says what is wrong with a picture or video, not hundreds. Read when OpenCV is imported.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    terminated: list[int] = []
     try:
-        return main() or 0
+        with _sigterm_as_interrupt(terminated):
+            return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

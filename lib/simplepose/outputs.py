@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from simplepose.errors import UserError
 from simplepose.files import written_whole
 from simplepose.inference import Pose
 from simplepose.skeletons import Skeleton
-from simplepose.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Frame, ImageFiles, Video
+from simplepose.sources import ADDRESS, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Frame, ImageFiles, Video
 from simplepose.videos import FfmpegVideo, OpenCvVideo, open_video, require_format
 from simplepose.visualize import BACKGROUND_COLOR, draw_label, draw_pose, write_image
 
@@ -410,7 +411,8 @@ def _places(source: ImageFiles | Video, output: str | None, form: str, draw: boo
 def _name(source: ImageFiles | Video) -> str:
     if source.is_video and source.path.isdigit():
         return f"camera{source.path}"
-    return Path(source.name).stem or "stream"
+    path = urlsplit(source.name).path if ADDRESS.match(source.name) else source.name
+    return Path(path).stem or "stream"
 
 
 def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
