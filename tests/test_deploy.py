@@ -213,6 +213,7 @@ def test_joints_and_limbs_are_the_files_own(tmp_path, networks):
         ("--model plain.onnx --type TensorRT", "--type TensorRT is none of ONNX, OpenVINO, OpenCV, Paddle"),
         ("--model plain.onnx --type Paddle", "--type Paddle runs .json or .pdmodel files, not plain.onnx"),
         ("--model plain.onnx --bbox 1,2,3", "--bbox is '1,2,3'; write left,top,width,height in pixels"),
+        ("--model plain.onnx --kpt_thr -1 --bbox -1,2,3", "--bbox is '-1,2,3'; write left"),
         ("--model plain.onnx --bbox 1,2,3,0", "--bbox 1,2,3,0 has no area"),
         ("--model dynamic.onnx --flip-test", "decodes in its graph; for the flip test export it with --with-flip-test"),
         ("--model plain.onnx --type OpenCV --backend CUDA", "--backend CUDA: this OpenCV was built without it"),
@@ -249,7 +250,7 @@ def test_the_earlier_ports_flags_are_understood(networks, tmp_path, monkeypatch,
         monkeypatch.setattr("sys.argv", ["deploy.py", "--img", str(PHOTOGRAPH), *line])
         deploy.main()
     said = capsys.readouterr().out
-    assert "=> 1 people with OpenVINO; test_deploy.jpg" in said
+    assert "=> 1 person with OpenVINO; test_deploy.jpg" in said
     assert "=> --backend is OpenCV's; ONNX goes without" in said
 
 
