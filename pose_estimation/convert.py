@@ -11,6 +11,7 @@ import os
 import sys
 
 import _init_paths  # noqa: F401
+from simplepose.cli import Parser
 from simplepose.errors import UserError, run_command
 
 EXAMPLE = """example:
@@ -19,9 +20,7 @@ EXAMPLE = """example:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__.splitlines()[0], epilog=EXAMPLE)
     parser.add_argument("--from", dest="source_file", required=True, metavar="FILE", help="weights to read")
     parser.add_argument("--to", dest="target_file", required=True, metavar="FILE", help="weights to write")
     parser.add_argument(

@@ -336,9 +336,16 @@ def find_pretrained(config: EasyDict) -> Path:
 
 
 def run_folder(config: EasyDict, named_after: str | os.PathLike) -> Path:
-    """<OUTPUT_DIR>/<data set>/<model>/<name of the experiment file, or of the weight file if there is none>."""
-    stem = Path(named_after).stem.removesuffix(".pth")  # of .pth.tar
-    return Path(config.OUTPUT_DIR) / config.DATASET.DATASET / model_name(config) / stem
+    """<OUTPUT_DIR>/<data set>/<model>/<name of the experiment file, or of the weight file if there is none>.
+
+    A run's own config.yaml, in such a folder, stands for the experiment that the folder is named after.
+    """
+    place = (config.DATASET.DATASET, model_name(config))
+    path = Path(named_after)
+    stem = path.stem.removesuffix(".pth")  # of .pth.tar
+    if path.name == "config.yaml" and path.resolve().parts[-4:-2] == place:
+        stem = path.resolve().parent.name
+    return Path(config.OUTPUT_DIR, *place, stem)
 
 
 def load_config_and_weights(
