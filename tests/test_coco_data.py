@@ -277,7 +277,7 @@ def test_unusable_detections_are_counted_by_kind(tmp_path, caplog):
 def test_detection_files_of_no_use_are_refused(tmp_path, entries, message):
     with pytest.raises(UserError, match=message):
         load_detections(tmp_path, entries)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"no such JSON file: .*none\.json"):
         load(tmp_path, content(), bbox_file=tmp_path / "none.json")
 
 

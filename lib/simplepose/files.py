@@ -1,5 +1,5 @@
 """Files that are whole or not there: written beside their place, flushed to disk, then renamed. And text, JSON and
-YAML, read with the same words for what can be wrong with them.
+YAML, which may come from strangers: only regular files up to a size are read, and whatever is wrong ends in one line.
 """
 
 from __future__ import annotations
@@ -12,12 +12,24 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable
 
 from simplepose.errors import UserError
 
 logger = logging.getLogger("simplepose")
+
+# The largest files of each kind that are read, in bytes.
+SETTINGS_BYTES = 1 << 18  # YAML that people write; ours have 2 kB, a skeleton of 1,000 joints 100 kB
+TABLE_BYTES = 1 << 28  # text with a line for each image
+DATA_BYTES = 1 << 31  # annotations; COCO's largest file has 0.5 GB
+WEIGHT_BYTES = 1 << 34  # a ResNet-152 with its optimiser has 1 GB
+
+MAX_YAML_DEPTH = 32
+MAX_YAML_VALUES = 50_000  # aliases unfolded; a skeleton of 1,000 joints has 8,000
+# What Python and PyYAML may trip over in a crafted file: `!!int abc`, `2001-13-45`, 5,000 digits, a thousand brackets.
+UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 @contextmanager
@@ -86,18 +98,28 @@ def require_regular(path: str | os.PathLike, what: str, limit: int) -> None:
         raise UserError(f"{path} is too large for a {what} file: {size_text(status.st_size)}, more than any has")
 
 
-def read_text(path: str | os.PathLike, what: str) -> str:
-    """The content of a text file in UTF-8; `what` it is, as "configuration", for messages.
+def read_bytes(path: str | os.PathLike, what: str, limit: int) -> bytes:
+    """The content of a regular file; arguments as `require_regular` takes them.
 
     Raises:
-        UserError: missing, unreadable or not UTF-8.
+        UserError: missing, not a regular file, unreadable or too large.
     """
+    require_regular(path, what, limit)
     try:
-        return Path(path).read_text(encoding="utf-8-sig")  # Windows editors put a byte order mark in front
-    except FileNotFoundError:
-        raise UserError(f"no such {what} file: {path}") from None
+        with open(path, "rb") as stream:
+            return stream.read(limit)  # what /proc shows has no size
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def read_text(path: str | os.PathLike, what: str, limit: int = TABLE_BYTES) -> str:
+    """The content of a text file in UTF-8; arguments as `require_regular` takes them.
+
+    Raises:
+        UserError: missing, unreadable, too large or not UTF-8.
+    """
+    try:
+        return read_bytes(path, what, limit).decode("utf-8-sig")  # Windows editors put a byte order mark in front
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text in UTF-8, as a {what} file is") from None
 
@@ -127,32 +149,81 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
     """The content of a YAML file; `what` it is, as "configuration", for messages.
 
     Raises:
-        UserError: missing, unreadable or not YAML.
+        UserError: missing, unreadable, too large or not YAML.
+    """
+    return parse_yaml(read_text(path, what, SETTINGS_BYTES), path)
+
+
+def parse_yaml(text: str, where: str | os.PathLike) -> Any:
+    """What YAML text says; `where` it stands, for messages.
+
+    Raises:
+        UserError: not YAML, nested without end, or aliases that unfold to more than any file of ours holds.
     """
     import yaml  # here, so that an exported network runs without it
 
     try:
-        return yaml.safe_load(read_text(path, what))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        return yaml.load(text, _bounded_loader())
+    except (yaml.YAMLError, *UNFORESEEN) as error:
+        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """The content of a JSON file.
+@lru_cache(maxsize=1)
+def _bounded_loader() -> type:
+    """PyYAML's safe loader, which runs no code, with bounds on what a small file can grow to."""
+    import yaml
+
+    class BoundedLoader(yaml.SafeLoader):
+        def __init__(self, stream: str):
+            super().__init__(stream)
+            self.depth = 0
+            self.values: dict[int, int] = {}  # id of a node -> values in it, those of aliases once for each alias
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            alias = self.check_event(yaml.AliasEvent)
+            self.depth += 1
+            self.require(self.depth <= MAX_YAML_DEPTH, "it is nested too deeply")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            if alias:
+                self.require(id(node) in self.values, "an alias holds itself")
+                return node
+            children = node.value if not isinstance(node, yaml.ScalarNode) else ()
+            if isinstance(node, yaml.MappingNode):
+                children = [child for pair in children for child in pair]
+            count = self.values[id(node)] = 1 + sum(self.values[id(child)] for child in children)
+            self.require(
+                max(count, len(self.values)) <= MAX_YAML_VALUES, f"it holds more than {MAX_YAML_VALUES} values"
+            )
+            return node
+
+        def require(self, holds: bool, otherwise: str) -> None:
+            if not holds:
+                raise yaml.composer.ComposerError(None, None, otherwise, self.peek_event().start_mark)
+
+    return BoundedLoader
+
+
+def read_json(path: str | os.PathLike, limit: int = DATA_BYTES) -> Any:
+    """The content of a JSON file of at most `limit` bytes.
 
     Raises:
-        UserError: missing, unreadable or not JSON.
+        UserError: missing, unreadable, too large or not JSON.
     """
-    path = Path(path)
+    return parse_json(read_bytes(path, "JSON", limit), path)
+
+
+def parse_json(text: str | bytes, where: str | os.PathLike, **hooks: Any) -> Any:
+    """What JSON text says, NaN and infinity included; `where` it stands, for messages.
+
+    Raises:
+        UserError: not JSON.
+    """
     try:
         with _garbage_collection_paused():
-            return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+            return json.loads(text, **hooks)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+        raise UserError(f"{where} is not valid JSON: {str(error)[:300]}") from None
 
 
 @contextmanager

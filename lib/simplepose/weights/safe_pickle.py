@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Callable
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.files import UNFORESEEN
 
 MAX_INSTRUCTIONS = 5_000_000  # a ResNet-152 checkpoint with its optimiser needs about 30,000
 MAX_INTEGER_BYTES = 64  # the legacy PyTorch magic number has 10
@@ -34,8 +35,6 @@ MAX_EXPANDED_VALUES = 20_000_000  # values a plain recursive walk over the resul
 LARGE_BYTES = 1 << 16  # from here on bytes are read straight into an array
 
 _DTYPE_CODE = re.compile(r"[<>|=]?(?:[fiubc?](?:1|2|4|8|16)?|[SU]\d{1,4})\Z")
-#: What a handler may trip over in spite of its checks; a reader answers with one line, not with a traceback.
-UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 _HASHABLE = (str, bytes, int, float, bool, type(None))
 
 

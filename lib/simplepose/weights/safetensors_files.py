@@ -7,7 +7,6 @@ Writing goes through the package.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.files import parse_json
 from simplepose.weights.safe_pickle import (
     Refused,
     check_sizes,
@@ -65,8 +65,8 @@ def _read(stream: BinaryIO, size: int) -> tuple[dict[str, np.ndarray], dict[str,
     if header_size > size - 8:
         raise Refused(f"announces a header of {header_size} bytes, {size - 8} are left")
     try:
-        header = json.loads(stream.read(header_size).decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        header = parse_json(stream.read(header_size), "the header", object_pairs_hook=_unique)
+    except UserError:
         raise Refused("has a header that is not JSON") from None
     if not isinstance(header, dict):
         raise Refused("has a header that is not a table of tensors")
