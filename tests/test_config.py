@@ -108,13 +108,13 @@ def test_files_of_the_earlier_port_load_unchanged(write):
         ("TRAIN: {LR: fast}", "TRAIN.LR must be a number .*found 'fast'"),
         ("TRAIN: {BATCH_SIZE: 3.5}", "TRAIN.BATCH_SIZE must be a whole number"),
         ("TRAIN: {BATCH_SIZE: true}", "TRAIN.BATCH_SIZE must be a whole number"),
-        ("TRAIN: {BATCH_SIZE: 0}", "TRAIN.BATCH_SIZE must be above zero"),
-        ("WORKERS: -1", "WORKERS must not be negative"),
+        ("TRAIN: {BATCH_SIZE: 0}", "TRAIN.BATCH_SIZE must be at least 1 .*found 0"),
+        ("WORKERS: -1", "WORKERS must be at least 0 .*found -1"),
         ("TRAIN: {CHECKPOINT_EVERY: 10 days}", 'a time such as "10min", "30s" or "2h", or a number of steps .*10 days'),
         ("TRAIN: {CHECKPOINT_EVERY: -5}", "TRAIN.CHECKPOINT_EVERY must be a time"),
-        ("TRAIN: {KEEP_CHECKPOINTS: 0}", "TRAIN.KEEP_CHECKPOINTS must be above zero"),
+        ("TRAIN: {KEEP_CHECKPOINTS: 0}", "TRAIN.KEEP_CHECKPOINTS must be at least 1"),
         ("TRAIN: {BEGIN_EPOCH: 9, END_EPOCH: 9}", "no epoch to train"),
-        ("TRAIN: {EMA: 1}", "TRAIN.EMA must be below 1"),
+        ("TRAIN: {EMA: 1}", "TRAIN.EMA must be at least 0 and below 1"),
         ("TEST: {FLIP_TEST: 1}", "TEST.FLIP_TEST must be true or false"),
         ("TRAIN: 5", "TRAIN is a section"),
         ("MODEL: {DEPTH: 50, EXTRA: {NUM_LAYERS: 101}}", "name the same depth"),
@@ -127,6 +127,25 @@ def test_files_of_the_earlier_port_load_unchanged(write):
         ("TRAIN: {OPTIMIZER: lion}", "one of adam, adamw, sgd"),
         ("GPUS: first", "device numbers"),
         ("MODEL: [1, 2", "not valid YAML"),
+        ("TRAIN: {KEEP_CHECKPOINTS: 1" + 29 * "0" + "}", "KEEP_CHECKPOINTS must be at least 1 and at most 1000"),
+        ("TRAIN: {SEED: 18446744073709551616}", "TRAIN.SEED must be .*at most 4294967295"),
+        ("TRAIN: {LR: 0x" + 300 * "f" + "}", "TRAIN.LR must be a number .*found a whole number of about 360 digits"),
+        ("TRAIN: {LR: -1}", "TRAIN.LR must be above 0"),
+        ("TRAIN: {LR_STEP: [5, -1]}", "TRAIN.LR_STEP must be at least 0 .*found -1"),
+        ("TRAIN: {CHECKPOINT_EVERY: 99999999999999999999h}", "TRAIN.CHECKPOINT_EVERY must be a time"),
+        ("DATASET: {ROT_FACTOR: 1.0e+308}", "ROT_FACTOR must be at least 0 and at most 360 .*found 1e.308"),
+        ("DATASET: {SCALE_FACTOR: 1}", "SCALE_FACTOR must be at least 0 and below 1"),
+        ("MODEL: {IMAGE_SIZE: 320000}", "IMAGE_SIZE must be .*at most 4096"),
+        ("MODEL: {EXTRA: {SIGMA: 1.0e+9}}", "SIGMA must be above 0 and at most 64"),
+        ("MODEL: {EXTRA: {NUM_DECONV_LAYERS: 1000000000}}", "NUM_DECONV_LAYERS must be .* at most 5"),
+        ("MODEL: {EXTRA: {NUM_DECONV_FILTERS: [256, 0, 256]}}", "NUM_DECONV_FILTERS must be at least 1 .*found 0"),
+        ("MODEL: {EXTRA: {NUM_DECONV_FILTERS: [256, 256, 1000000000]}}", "NUM_DECONV_FILTERS must be .*at most 4096"),
+        ("MODEL: {EXTRA: {NUM_DECONV_KERNELS: [4, 4, 5]}}", "NUM_DECONV_KERNELS must be .*at most 4"),
+        ('DATASET: {ROOT: "a\\0b"}', "DATASET.ROOT must be text .* without control characters"),
+        ('OUTPUT_DIR: "\\uD800"', "OUTPUT_DIR must be text"),
+        ("DATASET: {TRAIN_SET: " + 300 * "x" + "}", "TRAIN_SET must be text .* at most 200 bytes"),
+        ("GPUS: ²", "device numbers"),
+        (300 * "x" + ": 1", "^x{100} is not a config key"),
         ("- 1\n- 2", "holds no configuration"),
         ("", "holds no configuration"),
     ],
@@ -134,7 +153,7 @@ def test_files_of_the_earlier_port_load_unchanged(write):
 def test_mistakes_are_named(write, text, message):
     with pytest.raises(UserError, match=message) as caught:
         load_config(write(text))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -17,13 +17,22 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
-from simplepose.errors import UserError
-from simplepose.files import read_yaml
+from simplepose.description import (
+    ABOVE_ZERO,
+    BACKBONE_STRIDE,
+    BELOW_ONE,
+    MAX_CHANNELS,
+    MAX_DECONVS,
+    MAX_SIDE,
+    MAX_SIGMA,
+    range_text,
+)
+from simplepose.errors import UserError, has_control, shown
+from simplepose.files import parse_yaml, read_yaml
 from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import SKELETONS, Skeleton, load_skeleton, skeleton_from
+from simplepose.skeletons import MAX_JOINTS, SKELETONS, Skeleton, load_skeleton, skeleton_from
 
 SECONDS = {"s": 1, "min": 60, "h": 3600}
-BACKBONE_STRIDE = 32  # a ResNet's output is 1/32 of its input
 
 DEFAULTS: dict[str, Any] = {
     "GPUS": "0",  # as in "0,1"; ignored where Paddle has no GPU
@@ -154,33 +163,43 @@ CHOICES = {
     "TRAIN.LR_TYPE": ("MultiStepDecay", "PolynomialDecay", "CosineAnnealingDecay"),
 }
 
-POSITIVE = (
-    "PRINT_FREQ",
-    "MODEL.NUM_JOINTS",
-    "MODEL.EXTRA.SIGMA",
-    "MODEL.EXTRA.NUM_DECONV_LAYERS",
-    "TRAIN.ACCUMULATE",
-    "TRAIN.BATCH_SIZE",
-    "TRAIN.END_EPOCH",
-    "TRAIN.EPSILON",
-    "TRAIN.KEEP_CHECKPOINTS",
-    "TRAIN.LR",
-    "TEST.BATCH_SIZE",
-    "TEST.OKS_THRE",
-)
-NOT_NEGATIVE = (
-    "WORKERS",
-    "DATASET.SCALE_FACTOR",
-    "DATASET.ROT_FACTOR",
-    "DATASET.MAX_BAD",
-    "TRAIN.SEED",
-    "TRAIN.BEGIN_EPOCH",
-    "TRAIN.CLIP_GRAD_NORM",
-    "TRAIN.EMA",
-    "TRAIN.FREEZE_BACKBONE_EPOCHS",
-    "TRAIN.WARMUP_ITERS",
-    "TRAIN.WD",
-)
+MILLION, BILLION = 10**6, 10**9
+
+# Lowest and highest value, of a list: of each entry. Beyond lie values that mean nothing, or that fill the memory.
+LIMITS: dict[str, tuple[float, float]] = {
+    "WORKERS": (0, 1024),
+    "PRINT_FREQ": (1, BILLION),
+    "DATASET.SCALE_FACTOR": (0, BELOW_ONE),  # at 1 a crop may have no size
+    "DATASET.ROT_FACTOR": (0, 360),
+    "DATASET.MAX_BAD": (0, BILLION),
+    "MODEL.NUM_JOINTS": (1, MAX_JOINTS),
+    "MODEL.IMAGE_SIZE": (1, MAX_SIDE),
+    "MODEL.EXTRA.SIGMA": (ABOVE_ZERO, MAX_SIGMA),
+    "MODEL.EXTRA.HEATMAP_SIZE": (1, MAX_SIDE),
+    "MODEL.EXTRA.NUM_DECONV_LAYERS": (1, MAX_DECONVS),
+    "MODEL.EXTRA.NUM_DECONV_FILTERS": (1, MAX_CHANNELS),
+    "MODEL.EXTRA.NUM_DECONV_KERNELS": (2, 4),
+    "TRAIN.BATCH_SIZE": (1, MILLION),
+    "TRAIN.SEED": (0, 2**32 - 1),
+    "TRAIN.BEGIN_EPOCH": (0, MILLION),
+    "TRAIN.END_EPOCH": (1, MILLION),
+    "TRAIN.KEEP_CHECKPOINTS": (1, 1000),
+    "TRAIN.LR": (ABOVE_ZERO, 1000),
+    "TRAIN.LR_FACTOR": (0, 1000),
+    "TRAIN.LR_STEP": (0, MILLION),
+    "TRAIN.WARMUP_ITERS": (0, BILLION),
+    "TRAIN.ACCUMULATE": (1, MILLION),
+    "TRAIN.CLIP_GRAD_NORM": (0, BILLION),
+    "TRAIN.FREEZE_BACKBONE_EPOCHS": (0, MILLION),
+    "TRAIN.EMA": (0, BELOW_ONE),  # at 1 the average would never move
+    "TRAIN.EPSILON": (ABOVE_ZERO, 1),
+    "TRAIN.WD": (0, 1000),
+    "TRAIN.MOMENTUM": (0, 1),
+    "TEST.BATCH_SIZE": (1, MILLION),
+    "TEST.OKS_THRE": (ABOVE_ZERO, 1000),
+}
+MAX_ENTRIES = 1000  # of a list
+MAX_PART_BYTES = 200  # of a name between two slashes; file systems take 255, and names grow endings
 
 # A value derived from others is stale once one of these is overridden on the command line; it is derived anew.
 DERIVED_FROM = {
@@ -258,7 +277,13 @@ def load_config(
     file, description = described or (None, {})
     foreign = [key for key in description if key not in DESCRIBED]
     if foreign:  # a weight file must not choose folders, devices or data
-        raise UserError(f"{file} sets {foreign[0]!r}, which is no property of a network; it was not read")
+        raise UserError(f"{file} sets {shown(foreign[0])}, which is no property of a network; it was not read")
+    skeleton = description.get("DATASET.SKELETON")
+    if isinstance(skeleton, str) and skeleton:  # nor name files
+        raise UserError(
+            f"{file} names the file {shown(skeleton)} as its DATASET.SKELETON, which was not opened: weights carry "
+            "the definition itself; name the file on the command line, as DATASET.SKELETON=skeleton.yaml"
+        )
     overridden = {**dict(parse_override(text) for text in overrides), **(flags or {})}
     config = copy.deepcopy(DEFAULTS)
     for where, layer in ((file, description), (path, _read_yaml(path)), ("command line", overridden)):
@@ -300,18 +325,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Split "TRAIN.LR=5e-4" into its key and its value, read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UserError(f"{text!r} is not an override; write SECTION.KEY=value, for example TRAIN.LR=5e-4")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"the value of {text!r} is not valid YAML") from None
+        raise UserError(f"{shown(text)} is not an override; write SECTION.KEY=value, for example TRAIN.LR=5e-4")
+    return key.strip(), parse_yaml(value, f"the value of {shown(text)}")
 
 
 def parse_interval(value: Any) -> tuple[float | None, int | None] | None:
     """TRAIN.CHECKPOINT_EVERY as (seconds, steps), one of them None, or both for never; None if it is neither."""
     if _is_int(value):
-        return (None, value or None) if value >= 0 else None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h)", value) if isinstance(value, str) else None
+        return (None, value or None) if 0 <= value <= BILLION else None
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *(s|min|h)", value) if isinstance(value, str) else None
     return (float(match[1]) * SECONDS[match[2]], None) if match else None
 
 
@@ -369,7 +391,8 @@ def _leaves(tree: dict, where: str, prefix: str = "", known: dict | None = None)
             if value is None:  # a section header with nothing under it
                 continue
             if not isinstance(value, dict):
-                raise UserError(f"{key} is a section ({where}), found {value!r}; its keys: {', '.join(known[name])}")
+                keys = ", ".join(known[name])
+                raise UserError(f"{key} is a section ({where}), found {shown(value)}; its keys: {keys}")
             yield from _leaves(value, where, f"{key}.", known[name])
         else:
             yield key, value
@@ -389,6 +412,7 @@ def _set(config: dict, key: str, value: Any, where: str) -> None:
 
 
 def _unknown_key(key: str, where: str) -> str:
+    key = key[:100]  # the search below takes time
     every = [name for name, _ in _leaves(DEFAULTS, "")] + list(DEFAULTS)
     same_name = [name for name in every if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     nearest = same_name or difflib.get_close_matches(key, every, n=1, cutoff=0.5)
@@ -405,7 +429,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
     default = get_key(DEFAULTS, key)
 
     def wrong(expected: str) -> UserError:
-        return UserError(f"{key} must be {expected} ({where}), found {value!r}")
+        return UserError(f"{key} must be {expected} ({where}), found {shown(value)}")
 
     if key in DERIVED_FROM and value is None:
         return None
@@ -413,12 +437,13 @@ def _typed(key: str, value: Any, where: str) -> Any:
         size = [value, value] if isinstance(value, int) else value
         if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(_is_int(x) and x > 0 for x in size):
             raise wrong("one positive whole number or [width, height]")
-        return list(size)
+        return list(_within_limits(key, size, where))
     if key == "GPUS":  # "0,1", 0 and [0, 1] are all in use
-        value = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        if not all(part.strip().isdigit() for part in value.split(",") if value):
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        text = ",".join(part if isinstance(part, str) else shown(part) for part in parts)
+        if text and not re.fullmatch(r" *[0-9]{1,4} *(, *[0-9]{1,4} *)*", text):
             raise wrong('device numbers such as "0,1"')
-        return value
+        return text
     if key == "DATASET.SKELETON" and isinstance(value, dict):  # as in a weight file; checked once all is known
         return dict(value)
     if key == "TRAIN.CHECKPOINT_EVERY":
@@ -447,9 +472,23 @@ def _typed(key: str, value: Any, where: str) -> Any:
             return ""
         if not isinstance(value, str):
             raise wrong("text")
+        if has_control(value) or any(len(part.encode()) > MAX_PART_BYTES for part in re.split(r"[/\\]", value)):
+            raise wrong(f"text in UTF-8 without control characters, of at most {MAX_PART_BYTES} bytes between slashes")
     choices = CHOICES.get(key)
     if choices and value not in choices:
         raise wrong("one of " + ", ".join(map(str, choices)))
+    return _within_limits(key, value, where)
+
+
+def _within_limits(key: str, value: Any, where: str) -> Any:
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    if len(entries) > MAX_ENTRIES:
+        raise UserError(f"{key} has {len(entries)} entries ({where}); it has at most {MAX_ENTRIES}")
+    if key in LIMITS:
+        low, high = LIMITS[key]
+        outside = [entry for entry in entries if not low <= entry <= high]
+        if outside:
+            raise UserError(f"{key} must be {range_text(low, high)} ({where}), found {shown(outside[0])}")
     return value
 
 
@@ -502,21 +541,9 @@ def _derive(config: dict, where: str) -> None:
 
 
 def _check(config: dict, where: str) -> None:
-    for key in POSITIVE:
-        if get_key(config, key) <= 0:
-            raise UserError(f"{key} must be above zero ({where}), found {get_key(config, key)!r}")
-    for key in NOT_NEGATIVE:
-        if get_key(config, key) < 0:
-            raise UserError(f"{key} must not be negative ({where}), found {get_key(config, key)!r}")
     if config["TRAIN"]["BEGIN_EPOCH"] >= config["TRAIN"]["END_EPOCH"]:
         begin, end = config["TRAIN"]["BEGIN_EPOCH"], config["TRAIN"]["END_EPOCH"]
         raise UserError(f"TRAIN.BEGIN_EPOCH is {begin} and TRAIN.END_EPOCH {end} ({where}): no epoch to train")
-    if config["TRAIN"]["EMA"] >= 1:
-        found = config["TRAIN"]["EMA"]
-        raise UserError(f"TRAIN.EMA must be below 1 ({where}), found {found!r}: the average would never move")
-    if config["DATASET"]["SCALE_FACTOR"] >= 1:
-        found = config["DATASET"]["SCALE_FACTOR"]
-        raise UserError(f"DATASET.SCALE_FACTOR must be below 1 ({where}), found {found!r}: a crop of no size")
 
 
 def _is_int(value: Any) -> bool:
@@ -524,13 +551,13 @@ def _is_int(value: Any) -> bool:
 
 
 def _number(value: Any) -> float | int | None:
-    if _is_int(value):
-        return value
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and not isinstance(value, bool) else None
+    if not math.isfinite(number) or isinstance(value, bool):
+        return None
+    return value if _is_int(value) else number
 
 
 def _plain(value: Any) -> Any:

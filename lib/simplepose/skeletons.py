@@ -7,6 +7,7 @@ your own is a YAML file (DATASET.SKELETON); `Skeleton.definition` and `skeleton_
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.errors import UserError
+from simplepose.errors import UserError, has_control, shown
 from simplepose.files import read_yaml
+
+MAX_JOINTS = 1000  # one heatmap each; a network of more would not fit in memory
+MAX_NAME = 100  # characters
+SIGMAS = (1e-4, 10.0)  # COCO's are 0.025 to 0.107
 
 
 @dataclass(frozen=True)
@@ -178,50 +183,70 @@ def load_skeleton(path: str | os.PathLike) -> Skeleton:
     return skeleton_from({"name": Path(path).stem, **definition}, str(path))
 
 
-def skeleton_from(definition: dict[str, Any], where: str) -> Skeleton:
+def skeleton_from(definition: Any, where: str, needs_sigmas: bool = True) -> Skeleton:
     """The skeleton of a definition as in a YAML file.
 
     Args:
         definition: `name`; `joints`, names in the order of the annotations; `sigmas`, one number per joint or one
             for all; `pairs` as [left, right] and `limbs` as [one end, other end], by name, may be missing.
         where: the file, for messages.
+        needs_sigmas: False: there may be none at all, as for a network that is run and not scored.
 
     Raises:
         UserError: an unknown key, a missing or repeated joint, a name that is no joint, a sigma that is not positive.
     """
-    known = ("name", "joints", "sigmas", "pairs", "limbs")
-    unknown = [key for key in definition if key not in known]
+    if not isinstance(definition, dict):
+        raise UserError(f"{where}: a skeleton has {', '.join(_KEYS)}, found {shown(definition)}")
+    unknown = [key for key in definition if key not in _KEYS]
     if unknown:
-        raise UserError(f"{where}: {unknown[0]!r} is not a key of a skeleton; its keys: {', '.join(known)}")
-    joints = definition.get("joints")
-    if not isinstance(joints, (list, tuple)) or not joints or not all(isinstance(name, str) for name in joints):
-        raise UserError(f"{where}: joints must be a list of names, found {joints!r}")
-    repeated = [name for name in joints if joints.count(name) > 1]
-    if repeated:
-        raise UserError(f"{where}: the joint {repeated[0]!r} is there twice")
+        raise UserError(f"{where}: {shown(unknown[0])} is not a key of a skeleton; its keys: {', '.join(_KEYS)}")
+    name, joints = definition.get("name"), definition.get("joints")
+    if not _is_name(str(name)) or isinstance(name, (dict, list, tuple)):
+        raise UserError(f"{where}: name must be text of at most {MAX_NAME} characters, found {shown(name)}")
+    if not isinstance(joints, (list, tuple)) or not joints or not all(_is_name(joint) for joint in joints):
+        raise UserError(f"{where}: joints must be a list of names, found {shown(joints)}")
+    if len(joints) > MAX_JOINTS:
+        raise UserError(f"{where}: {len(joints)} joints; a skeleton has at most {MAX_JOINTS}")
+    repeated = _repeated(joints)
+    if repeated is not None:
+        raise UserError(f"{where}: the joint {repeated!r} is there twice")
     pairs = _name_pairs("pairs", definition.get("pairs") or (), joints, where)
-    paired = [name for pair in pairs for name in pair]
-    repeated = [name for name in paired if paired.count(name) > 1]
-    if repeated:
-        raise UserError(f"{where}: pairs has {repeated[0]!r} twice; a joint mirrors one other")
+    repeated = _repeated([name for pair in pairs for name in pair])
+    if repeated is not None:
+        raise UserError(f"{where}: pairs has {repeated!r} twice; a joint mirrors one other")
+    sigmas = definition.get("sigmas")
     return Skeleton(
-        name=str(definition.get("name")),
+        name=str(name),
         joints=tuple(joints),
         pairs=pairs,
         limbs=_name_pairs("limbs", definition.get("limbs") or (), joints, where),
-        sigmas=_sigmas(definition.get("sigmas"), len(joints), where),
+        sigmas=() if not needs_sigmas and sigmas == [] else _sigmas(sigmas, len(joints), where),
     )
+
+
+_KEYS = ("name", "joints", "sigmas", "pairs", "limbs")
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and not has_control(value)
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _name_pairs(key: str, written: Any, joints: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
     if not isinstance(written, (list, tuple)):
-        raise UserError(f"{where}: {key} must be a list of [name, name], found {written!r}")
+        raise UserError(f"{where}: {key} must be a list of [name, name], found {shown(written)}")
+    if len(written) > 10 * MAX_JOINTS:
+        raise UserError(f"{where}: {len(written)} {key}; a skeleton has at most {10 * MAX_JOINTS}")
+    known = set(joints)
     for pair in written:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2 or pair[0] == pair[1]:
-            raise UserError(f"{where}: {key} must hold two different names each, found {pair!r}")
+            raise UserError(f"{where}: {key} must hold two different names each, found {shown(pair)}")
         for name in pair:
-            if name not in joints:
-                raise UserError(f"{where}: {key} names {name!r}, which is not one of the joints")
+            if not isinstance(name, str) or name not in known:
+                raise UserError(f"{where}: {key} names {shown(name)}, which is not one of the joints")
     return tuple((first, second) for first, second in written)
 
 
@@ -229,7 +254,11 @@ def _sigmas(written: Any, num_joints: int, where: str) -> tuple[float, ...]:
     sigmas = written if isinstance(written, (list, tuple)) else [written] * num_joints
     if len(sigmas) != num_joints:
         raise UserError(f"{where}: {len(sigmas)} sigmas for {num_joints} joints; give one each, or one number for all")
+    low, high = SIGMAS
     for sigma in sigmas:
-        if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < float("inf"):
-            raise UserError(f"{where}: sigmas must be positive numbers, found {sigma!r}; 0.05 for all is a fair start")
+        if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not low <= sigma <= high:
+            raise UserError(
+                f"{where}: sigmas must be positive numbers ({low:g} to {high:g}), found {shown(sigma)}; "
+                "0.05 for all is a fair start"
+            )
     return tuple(float(sigma) for sigma in sigmas)
