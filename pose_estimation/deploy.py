@@ -21,6 +21,7 @@ import numpy as np
 METADATA_KEY = "simplepose"  # of an ONNX file's metadata_props; beside other formats there is a JSON file
 BOX_PADDING = 1.25  # the crop is so much larger than the box
 MULTIPLE = 32  # of this is a height or width that is free
+MAX_SIDE, MAX_JOINTS, MAX_BYTES = 4096, 1000, 1 << 31  # of a network that anybody would run
 OPENCV_BACKENDS = {
     "CUDA": (cv2.dnn.DNN_BACKEND_CUDA, cv2.dnn.DNN_TARGET_CUDA),
     "INFERENCE": (cv2.dnn.DNN_BACKEND_INFERENCE_ENGINE, cv2.dnn.DNN_TARGET_CPU),
@@ -45,18 +46,50 @@ def read_description(path: Path) -> dict:
         raise DeployError(f"no such model: {path}")
     beside, source = path.with_suffix(".simplepose.json"), path.with_suffix(".onnx")
     if path.suffix != ".onnx" and beside.is_file():
-        return json.loads(beside.read_text(encoding="utf-8"))
+        source = beside
     if not source.is_file():
         raise DeployError(f"{path} needs its description: keep {beside.name} of export.py, or {source.name}, beside it")
+    if not 0 < source.stat().st_size < (MAX_BYTES if source.suffix == ".onnx" else 1 << 24):
+        raise DeployError(f"{source} has {source.stat().st_size} bytes; export it again")
     try:
-        text = onnx_metadata(source.read_bytes()).get(METADATA_KEY)
-    except (IndexError, ValueError):
+        data = source.read_bytes()
+        text = onnx_metadata(data).get(METADATA_KEY) if source.suffix == ".onnx" else data
+    except (IndexError, KeyError, ValueError):
         raise DeployError(f"{source} is not an ONNX file, or a torn one; export it again") from None
-    if text is None and not source.stat().st_size:
-        raise DeployError(f"{source} is empty; export it again")
     if text is None:
         raise DeployError(f"{source} does not describe its joints and input; export it with pose_estimation/export.py")
-    return json.loads(text)
+    try:
+        description = json.loads(text)
+        check_description(description)
+    except KeyError as error:
+        raise DeployError(f"{source} describes its network incompletely (no {error}); export it again") from None
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise DeployError(f"{source} describes its network wrongly ({str(error)[:200]}); export it again") from None
+    return description
+
+
+def check_description(description: dict) -> None:
+    """Refuse what a stranger may have written, with the error that it leads to; extra keys do no harm."""
+
+    def require(holds: bool, otherwise: str) -> None:
+        if not holds:
+            raise ValueError(otherwise)
+
+    skeleton, pixels, graph = description["skeleton"], description["input"], description.get("graph", {})
+    joints, permutation = skeleton["joints"], description["flip_permutation"]
+    require(0 < len(joints) <= MAX_JOINTS and all(type(name) is str for name in joints), "joints are names")
+    require(sorted(permutation) == list(range(len(joints))), "flip_permutation does not fit the joints")
+    for first, second in [*skeleton["pairs"], *skeleton["limbs"]]:
+        require({first, second} <= set(joints), "pairs and limbs join two of the joints")
+    (width, height), (columns, rows) = trained, cells = description["image_size_wh"], description["heatmap_size_wh"]
+    require(all(type(side) is int and 0 < side <= MAX_SIDE for side in (*trained, *cells)), "sizes are whole numbers")
+    require(width % MULTIPLE == height % MULTIPLE == 0 and width * rows == height * columns, "sizes do not fit")
+    require(pixels["channels"] in ("rgb", "bgr") and graph.get("pixels", "bgr") in ("rgb", "bgr"), "rgb or bgr")
+    numbers = [*pixels["mean"], *pixels["std"], pixels["divisor"]]
+    require(len(pixels["mean"]) == len(pixels["std"]) == 3, "mean and std have three numbers")
+    require(all(type(number) in (int, float) and 0 < number < 1e6 for number in numbers), "numbers are positive")
+    options = {name: value for name, value in graph.items() if name != "pixels"}
+    require(set(options) <= set(PLAIN_GRAPH) and all(type(value) is bool for value in options.values()), "graph")
 
 
 def onnx_metadata(data: bytes) -> dict[str, str]:
@@ -75,6 +108,8 @@ def protobuf_fields(data: memoryview):
         while True:
             byte = data[position]
             position, value, shift = position + 1, value | (byte & 127) << shift, shift + 7
+            if shift > 70:
+                raise ValueError("not protobuf")
             if byte < 128:
                 return value
 
@@ -246,13 +281,10 @@ class PoseModel:
     def __init__(self, path, runtime="ONNX", width=None, height=None, flip_test=False, backend=None):
         self.path, self.runtime = Path(path), runtime
         self.description = read_description(self.path)
-        try:
-            self.joints = self.description["skeleton"]["joints"]
-            trained, heatmap_wh = self.description["image_size_wh"], self.description["heatmap_size_wh"]
-            self.graph = {**PLAIN_GRAPH, **self.description.get("graph", {})}
-            self.flip_test = flip_test and not self.graph["flip_test"]
-        except (KeyError, TypeError) as error:
-            raise DeployError(f"{path} describes its network incompletely ({error!r}); export it again") from None
+        self.joints = self.description["skeleton"]["joints"]
+        trained, heatmap_wh = self.description["image_size_wh"], self.description["heatmap_size_wh"]
+        self.graph = {**PLAIN_GRAPH, **self.description.get("graph", {})}
+        self.flip_test = flip_test and not self.graph["flip_test"]
         self.stride = np.array(trained) / np.array(heatmap_wh)  # input pixels a heatmap cell
         self.size_wh = (width or trained[0], height or trained[1])
         if not self.graph["dynamic_size"] and self.size_wh != tuple(trained):
@@ -260,8 +292,9 @@ class PoseModel:
                 f"{path} takes {trained[0]}x{trained[1]} pixels (width x height), not {self.size_wh[0]}x"
                 f"{self.size_wh[1]}; leave --width and --height out, or export it with --dynamic-size"
             )
-        if any(size <= 0 or size % MULTIPLE for size in self.size_wh):
-            raise DeployError(f"width and height are multiples of {MULTIPLE}, not {self.size_wh[0]}x{self.size_wh[1]}")
+        if any(not 0 < size <= MAX_SIDE or size % MULTIPLE for size in self.size_wh):
+            size = f"{self.size_wh[0]}x{self.size_wh[1]}"
+            raise DeployError(f"width and height are multiples of {MULTIPLE}, not {size}, and at most {MAX_SIDE}")
         if self.flip_test and self.graph["decode"]:
             raise DeployError(f"{path} decodes in its graph; for the flip test export it with --with-flip-test too")
         self.network = open_runtime(runtime, self.path, backend)
@@ -298,8 +331,14 @@ class PoseModel:
             outputs = self.network(images)
         except Exception as error:
             raise DeployError(f"{self.runtime} failed on {self.path}: {' '.join(str(error).split())[:200]}") from None
-        if any(len(output) != len(images) for output in outputs):  # OpenCV 4 and a flip test in the graph
-            raise DeployError(f"{self.runtime} does not run this graph rightly; export it without --with-... options")
+        decode, (width, height) = self.graph["decode"], np.round(self.size_wh / self.stride).astype(int).tolist()
+        expected = (len(images), len(self.joints), *((2,) if decode else (height, width)))
+        if len(outputs) != 1 + decode or outputs[0].shape != expected:  # OpenCV 4 and a flip test in the graph
+            found = [output.shape for output in outputs]
+            raise DeployError(
+                f"{self.runtime} makes {found} of {self.path}, not {expected}; export it again, for OpenCV 4 without "
+                "--with-... options"
+            )
         return outputs
 
 

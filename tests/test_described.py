@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import yaml
@@ -142,6 +144,10 @@ def test_every_disagreement_is_named_with_both_values(experiment, tmp_path):
         ({"MODEL.PRETRAINED": "imagenet"}, "no property of a network"),
         ({"MODEL.IMAGE_SIZE": "large"}, r"MODEL\.IMAGE_SIZE must be .* found 'large'"),
         ({"DATASET.DATASET": "horses"}, r"DATASET\.DATASET must be one of"),
+        ({"MODEL.IMAGE_SIZE": [64, 64 * 10**6]}, r"MODEL\.IMAGE_SIZE must be .*at most 4096"),
+        ({"DATASET.DATASET": "coco", "DATASET.SKELETON": {"joints": ["a", "a"], "sigmas": 1}}, "there twice"),
+        ({"DATASET.DATASET": "coco", "DATASET.SKELETON": ["a"]}, r"DATASET\.SKELETON must be text"),
+        ({"MODEL.EXTRA.SIGMA": float("nan")}, r"MODEL\.EXTRA\.SIGMA must be a number"),
     ],
 )
 def test_a_description_sets_nothing_but_the_network(tmp_path, described, message):
@@ -149,6 +155,32 @@ def test_a_description_sets_nothing_but_the_network(tmp_path, described, message
     write_weights(path, pose_state(50), {"config": {"MODEL.IMAGE_SIZE": [64, 64], **described}})
     with pytest.raises(UserError, match=message):
         build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
+
+
+def test_no_path_in_a_weight_file_is_opened(tmp_path, monkeypatch):
+    (tmp_path / "secret.yaml").write_text("joints: [a]\nsigmas: 0.1\npassword: hunter2\n")
+    described = {"DATASET.DATASET": "coco", "DATASET.SKELETON": str(tmp_path / "secret.yaml")}
+    path = tmp_path / "w.pdparams"
+    write_weights(path, pose_state(50), {"config": {"MODEL.IMAGE_SIZE": [64, 64], **described}})
+    monkeypatch.setattr("simplepose.config.load_skeleton", lambda path: pytest.fail(f"{path} was opened"))
+    with pytest.raises(UserError, match=r"w\.pdparams names the file .*secret\.yaml.*not opened"):
+        build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
+
+
+@pytest.mark.parametrize("metadata", ["[" * 100_000, "[]", '{"config": 1}', '{"config": {"a": ' + "9" * 5000 + "}}"])
+def test_metadata_that_are_no_table_are_refused(tmp_path, metadata):
+    path = tmp_path / "w.pdparams"
+    write_paddle(path, pose_state(50), metadata)
+    with pytest.raises(UserError, match=r"metadata.*w\.pdparams|w\.pdparams.*metadata"):
+        read_weights(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices with names")
+def test_pipes_and_devices_are_no_weights(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match="pipe or a device"):
+            read_weights(path)
 
 
 def test_a_file_must_be_named_and_hold_a_pose_network(tmp_path):

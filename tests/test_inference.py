@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny import tiny_description, write_tiny_onnx
 
+import deploy
 from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import InferenceSettings, PoseNetwork, PosePredictor, predict_heatmaps
+from simplepose.inference import InferenceSettings, PoseNetwork, PosePredictor, load_pose_network, predict_heatmaps
 from simplepose.preprocessing import INPUT_FORMATS, denormalize, normalize
 from simplepose.skeletons import COCO, MPII, SKELETONS
 
@@ -104,6 +106,67 @@ def test_a_description_survives_json():
         del described["sigma"]
         with pytest.raises(UserError, match=r"net\.onnx describes its network incompletely .*sigma"):
             PoseNetwork.from_description(None, described, "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("", [1], "not a table"),
+        ("", "{" * 5000, "not valid JSON"),
+        ("", "[" * 100_000, "not valid JSON"),
+        ("sigma", None, "sigma must be a number"),
+        ("sigma", float("inf"), "sigma must be a number above 0"),
+        ("sigma", int("9" * 400), "sigma must be a number .*about 39. digits"),
+        ("image_size_wh", [64, 3200000000], "sides are multiples of 32 up to 4096"),
+        ("image_size_wh", 64, "image_size_wh must be"),
+        ("image_size_wh", [64, True], "image_size_wh must be"),
+        ("image_size_wh", [70, 96], "found|multiples of 32"),
+        ("heatmap_size_wh", [16, 16], "do not go with"),
+        ("image_size_wh heatmap_size_wh", [[128, 192], [32, 48]], "another network than its graph"),
+        ("flip_permutation", [0] * 16, "flip_permutation"),
+        ("skeleton", "mpii", "a skeleton has"),
+        ("skeleton.joints", ["a"] * 16, "there twice"),
+        ("skeleton.joints", [f"j{n}" for n in range(20)], "pairs names"),
+        ("skeleton.pairs", [[0, 99]], "not one of the joints"),
+        ("skeleton.limbs", [["pelvis"]], "two different names"),
+        ("skeleton.joints skeleton.pairs skeleton.limbs flip_permutation", [["a"], [], [], [0]], "another network"),
+        ("input", [], "wrongly"),
+        ("input.divisor", 0, "divisor must be a number"),
+        ("input.divisor", "255", "divisor must be a number"),
+        ("input.channels", "gray", "rgb or bgr"),
+        ("input.mean", [0.5, 0.5, 0.5], "has the mean"),
+        ("graph", [1], "wrongly"),
+        ("graph.decode", 1, "true or false"),
+        ("graph.decode", True, "another network than its graph"),
+        ("graph.preprocess", True, "another network than its graph"),
+        ("graph.pixels", "gray", "rgb or bgr"),
+        ("graph.shell", True, "shell"),
+    ],
+)
+def test_descriptions_of_strangers_are_checked(tmp_path, key, value, words):
+    described = tiny_description()
+    for name, item in zip(key.split(), value if " " in key else [value]):
+        *sections, last = name.split(".")
+        table = described
+        for section in sections:
+            table = table[section]
+        table[last] = item
+    write_tiny_onnx(tmp_path / "a.onnx", described if key else value)
+    with pytest.raises(UserError, match=words) as caught:
+        load_pose_network(tmp_path / "a.onnx")
+    assert "a.onnx" in str(caught.value) and len(str(caught.value)) < 600
+    if key in ("sigma", "input.mean"):  # deploy.py reads no sigma, and takes any mean
+        return
+    with pytest.raises(deploy.DeployError) as caught:  # its check is a shorter one
+        deploy.PoseModel(tmp_path / "a.onnx")(np.zeros((96, 64, 3), np.uint8), [[0, 0, 64, 96]])
+    assert "a.onnx" in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_a_description_that_fits_its_graph_is_taken(tmp_path):
+    write_tiny_onnx(tmp_path / "a.onnx", {**tiny_description(), "more": "than we know"})
+    image, box = np.zeros((96, 64, 3), np.uint8), [[0, 0, 64, 96]]
+    (pose,) = PosePredictor(tmp_path / "a.onnx")(image, box)
+    assert pose.keypoints.shape == deploy.PoseModel(tmp_path / "a.onnx")(image, box)[0][0].shape == (16, 2)
 
 
 def test_people_of_several_images_go_through_the_network_together():

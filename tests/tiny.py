@@ -1,9 +1,19 @@
-"""The smallest experiment that trains: two epochs of the bundled set in a second or two."""
+"""The smallest experiment that trains, two epochs of the bundled set in a second or two, and the smallest network."""
 
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from simplepose.heatmaps import HeatmapCodec
+from simplepose.inference import PoseNetwork
+from simplepose.onnx_runtime import METADATA_KEY
+from simplepose.preprocessing import INPUT_FORMATS
+from simplepose.skeletons import MPII
 
 EXPERIMENT: dict[str, Any] = {
     "WORKERS": 1,
@@ -21,3 +31,28 @@ def experiment(test_batch_size: int = 4, **train: Any) -> dict[str, Any]:
     made["TRAIN"].update(train)
     made["TEST"]["BATCH_SIZE"] = test_batch_size
     return made
+
+
+def write_tiny_onnx(path: Path, description: Any, joints: int = 16) -> None:
+    """An ONNX network of one convolution from 64x96 images to heatmaps of 16x24 cells, with any description at all."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    kernel = np.random.default_rng(0).random((joints, 3, 4, 4), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "kernel"], ["heatmaps"], strides=[4, 4])],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 96, 64])],
+        [helper.make_tensor_value_info("heatmaps", TensorProto.FLOAT, ["n", joints, 24, 16])],
+        [onnx.numpy_helper.from_array(kernel, "kernel")],
+    )
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    text = description if isinstance(description, str) else json.dumps(description)
+    helper.set_model_props(network, {METADATA_KEY: text})
+    onnx.save(network, str(path))
+
+
+def tiny_description() -> dict[str, Any]:
+    """What such a network is to say of itself."""
+    codec = HeatmapCodec((64, 96), (16, 24), 1)
+    return json.loads(json.dumps(PoseNetwork(None, MPII, codec, INPUT_FORMATS["bgr"]).description()))

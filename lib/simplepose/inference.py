@@ -15,11 +15,12 @@ from typing import Any, Callable
 
 import numpy as np
 
-from simplepose.errors import UserError
+from simplepose.description import ABOVE_ZERO, MAX_SIGMA, close_to, number_in, sizes_of
+from simplepose.errors import UserError, shown
 from simplepose.geometry import apply_affine, box_to_crop, crop_affine, invert_affine
 from simplepose.heatmaps import HeatmapCodec, flip_heatmaps, rescore
 from simplepose.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputFormat, crop_image, normalize
-from simplepose.skeletons import Skeleton
+from simplepose.skeletons import Skeleton, skeleton_from
 
 logger = logging.getLogger("simplepose")
 
@@ -150,31 +151,36 @@ class PoseNetwork:
         }
 
     @classmethod
-    def from_description(cls, run: Network, described: dict[str, Any], where: str | os.PathLike) -> PoseNetwork:
-        """The other direction of `description`.
+    def from_description(cls, run: Network, described: Any, where: str | os.PathLike) -> PoseNetwork:
+        """The other direction of `description`, which a stranger may have written.
 
         Raises:
-            UserError: something is missing or makes no sense; `where` names the file.
+            UserError: something is missing, makes no sense or contradicts the rest; `where` names the file.
         """
         try:
-            skeleton, pixels = described["skeleton"], described["input"]
-            return cls(
-                run,
-                Skeleton(
-                    skeleton["name"],
-                    tuple(skeleton["joints"]),
-                    tuple((left, right) for left, right in skeleton["pairs"]),
-                    tuple((start, end) for start, end in skeleton["limbs"]),
-                    tuple(skeleton["sigmas"]),
-                ),
-                HeatmapCodec(
-                    tuple(described["image_size_wh"]), tuple(described["heatmap_size_wh"]), described["sigma"]
-                ),
-                InputFormat({"rgb": True, "bgr": False}[pixels["channels"]], float(pixels["divisor"])),
-                GraphOptions(**described.get("graph", {})),  # files of before there were options have none
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{where} describes its network incompletely ({error!r}); export it again") from None
+            if not isinstance(described, dict):
+                raise ValueError(f"expected a table, found {shown(described)}")
+            pixels, graph = described["input"], described.get("graph", {})  # files of before options have no graph
+            skeleton = skeleton_from(described["skeleton"], str(where), needs_sigmas=False)
+            permutation = skeleton.flip_permutation.tolist()
+            if described.get("flip_permutation", permutation) != permutation:
+                raise ValueError("flip_permutation is not what the skeleton's pairs make")
+            size_wh, heatmap_wh = sizes_of(described["image_size_wh"], described["heatmap_size_wh"])
+            codec = HeatmapCodec(size_wh, heatmap_wh, number_in(described["sigma"], "sigma", ABOVE_ZERO, MAX_SIGMA))
+            for name, constant in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+                if not close_to(pixels.get(name, constant), constant):
+                    raise ValueError(f"input has the {name} {shown(pixels[name])}; networks here have {constant}")
+            channels, divisor = pixels["channels"], number_in(pixels["divisor"], "divisor", 1e-3, 1e6)
+            if channels not in ("rgb", "bgr") or graph.get("pixels", "bgr") not in ("rgb", "bgr"):
+                raise ValueError("channels and pixels are rgb or bgr")
+            for name, value in graph.items():
+                if name != "pixels" and not isinstance(value, bool):
+                    raise ValueError(f"{shown(name)} of the graph is true or false, found {shown(value)}")
+            return cls(run, skeleton, codec, InputFormat(channels == "rgb", float(divisor)), GraphOptions(**graph))
+        except KeyError as error:
+            raise UserError(f"{where} describes its network incompletely (no {error}); export it again") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{where} describes its network wrongly ({error}); export it again") from None
 
 
 def load_pose_network(path: str | os.PathLike) -> PoseNetwork:
@@ -184,10 +190,12 @@ def load_pose_network(path: str | os.PathLike) -> PoseNetwork:
         UserError: missing or unreadable file, or one that does not say what its network is.
     """
     if Path(path).suffix.lower() == ".onnx":
-        from simplepose.onnx_runtime import OnnxNetwork, open_session, read_metadata
+        from simplepose.onnx_runtime import OnnxNetwork, check_shapes, open_session, read_metadata
 
         session = open_session(path)
-        return PoseNetwork.from_description(OnnxNetwork(session), read_metadata(session, path), path)
+        network = PoseNetwork.from_description(OnnxNetwork(session), read_metadata(session, path), path)
+        check_shapes(session, network, path)
+        return network
     from simplepose.runtime import start_paddle
 
     start_paddle()

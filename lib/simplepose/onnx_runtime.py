@@ -5,7 +5,6 @@ Nothing here imports Paddle.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simplepose.errors import UserError
+from simplepose.files import DATA_BYTES, parse_json, require_regular
 from simplepose.runtime import available_cores
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+    from simplepose.inference import PoseNetwork
 
 METADATA_KEY = "simplepose"  # of the model's metadata_props; its value is JSON text
 
@@ -32,8 +34,7 @@ def open_session(path: str | os.PathLike) -> InferenceSession:
         import onnxruntime
     except ImportError:
         raise UserError(f"{path} needs ONNX Runtime: python -m pip install onnxruntime") from None
-    if not path.is_file():
-        raise UserError(f"no such ONNX file: {path}")
+    require_regular(path, "ONNX", DATA_BYTES)  # the format's own limit
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
     options.log_severity_level = 3  # errors; detectors of the wild cause hundreds of warnings
@@ -51,14 +52,55 @@ def read_metadata(session: InferenceSession, path: str | os.PathLike) -> dict[st
     Raises:
         UserError: the file carries no description of ours.
     """
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     try:
-        metadata = json.loads(text or "")
-    except ValueError:
-        metadata = None
-    if not isinstance(metadata, dict):
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
         raise UserError(f"{path} does not describe its joints and input; export it with pose_estimation/export.py")
+    metadata = parse_json(text, f"the description in {path}")
+    if not isinstance(metadata, dict):
+        raise UserError(f"the description in {path} is not a table; export it again")
     return metadata
+
+
+def check_shapes(session: InferenceSession, network: PoseNetwork, path: str | os.PathLike) -> None:
+    """Refuse a graph whose inputs and outputs are not those that its description tells.
+
+    Raises:
+        UserError: another number of them, or another size; sizes that the graph leaves open fit.
+    """
+    (width, height), joints, graph = network.codec.image_size_wh, network.skeleton.num_joints, network.graph
+    if graph.dynamic_size:
+        width = height = None
+    heatmap_wh = (None, None) if graph.dynamic_size else network.codec.heatmap_size_wh
+    if graph.decode:
+        outputs = [[None, joints, 2], [None, joints]]
+    else:
+        outputs = [[None, joints, *heatmap_wh[::-1]]]
+    inputs = [[None, height, width, 3] if graph.preprocess else [None, 3, height, width]]
+    for kind, described, found in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
+        shapes = [value.shape or [] for value in found]
+        if len(shapes) != len(described) or not all(map(_fits, shapes, described)):
+            raise UserError(
+                f"{path} describes another network than its graph is: an {kind} of {described} is described, "
+                f"the graph has {shapes}; export it again"
+            )
+    pixel_type = "tensor(uint8)" if graph.preprocess else "tensor(float)"
+    if session.get_inputs()[0].type != pixel_type:
+        raise UserError(
+            f"{path} describes another network than its graph is: its input is {session.get_inputs()[0].type} "
+            f"instead of {pixel_type}; export it again"
+        )
+
+
+def _fits(shape: list[Any], described: list[int | None]) -> bool:
+    """Whether a shape may be the described one: a size that is no number is free, a shape of nothing unknown."""
+    if not shape:
+        return True
+    return len(shape) == len(described) and all(
+        size is None or not isinstance(found, int) or found == size for found, size in zip(shape, described)
+    )
 
 
 class OnnxNetwork:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from simplepose.errors import UserError
-from simplepose.files import written_whole
+from simplepose.files import WEIGHT_BYTES, parse_json, require_regular, written_whole
 from simplepose.weights.names import (
     INPUT_FORMATS,
     SOURCES,
@@ -197,13 +197,10 @@ def read_pickle_checked(path: str | os.PathLike) -> Any:
 
 def _file_format(path: str) -> str:
     """The name of the format, told from the first bytes."""
-    if os.path.isdir(path):
-        raise UserError(f"{path} is a folder, not a weight file")
+    require_regular(path, "weight", WEIGHT_BYTES)
     try:
         with open(path, "rb") as stream:
             head = stream.read(512)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if not head:
@@ -240,10 +237,7 @@ def _find_state_dict(value: Any, path: str) -> dict:
 def _parse_metadata(text: str | None, path: str) -> dict[str, Any]:
     if text is None:
         return {}
-    try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError):
-        metadata = None
+    metadata = parse_json(text, f"the metadata in {path}")
     if not isinstance(metadata, dict) or not isinstance(metadata.get(CONFIG_KEY, {}), dict):
         raise UserError(f"{path} carries metadata that are not a JSON table")
     return metadata
