@@ -27,7 +27,7 @@ DATA_BYTES = 1 << 31  # annotations; COCO's largest file has 0.5 GB
 WEIGHT_BYTES = 1 << 34  # a ResNet-152 with its optimiser has 1 GB
 
 MAX_YAML_DEPTH = 32
-MAX_YAML_VALUES = 50_000  # aliases unfolded; a skeleton of 1,000 joints has 8,000
+MAX_YAML_VALUES = 20_000  # aliases unfolded; a skeleton of 1,000 joints has 8,000
 # What Python and PyYAML may trip over in a crafted file: `!!int abc`, `2001-13-45`, 5,000 digits, a thousand brackets.
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
