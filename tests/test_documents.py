@@ -174,7 +174,7 @@ def test_keys_and_flags_in_the_text_exist(tracked):
     from simplepose.config import DEFAULTS, get_key
 
     scripts = (name for name in tracked if re.fullmatch(r"pose_estimation/[a-z]\w+\.py", name))
-    helps = "".join(map(help_of, [*scripts, "benchmarks/bench.py", "tests/fuzz.py"]))
+    helps = "".join(map(help_of, [*scripts, "benchmarks/bench.py"]))
     other_tools = {"--host", "--nproc_per_node", "--backend", "--gpus", "--rank", "--help"}
     for document in ENGLISH:
         for code in inline_code(document):
