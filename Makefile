@@ -15,7 +15,7 @@ quickstart: $(VENV)/runtime
 	$(PY) pose_estimation/train.py --cfg $(MINI)
 	$(PY) pose_estimation/mean_pose.py --cfg $(MINI)
 	$(PY) pose_estimation/valid.py --cfg $(MINI) --flip-test
-	$(PY) pose_estimation/infer.py --cfg $(MINI) --flip-test --img-file data/mini/images/300000002.jpg --bbox 23,24,186,186 --output output/quickstart.jpg
+	$(PY) pose_estimation/infer.py --cfg $(MINI) --flip-test --img-file data/mini/images/300000002.jpg --bbox 23,24,186,186 --output output/quickstart.jpg --overwrite
 
 # From data to docs/results/: make reproduce CFG=experiments/... (default: LSPET, hours on a CPU; data/README.md)
 reproduce: $(VENV)/runtime

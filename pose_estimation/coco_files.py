@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import _init_paths  # noqa: F401
+from simplepose.cli import Parser
 from simplepose.errors import UserError, run_command
 
 EXAMPLES = """examples:
@@ -21,9 +22,7 @@ EXAMPLES = """examples:
 
 
 def main() -> int | None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser("subset", help="some images with their annotations")

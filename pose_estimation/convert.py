@@ -7,9 +7,11 @@ format by its extension: .pdparams, .safetensors, or .pth (a PyTorch state dict 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 import _init_paths  # noqa: F401
+from simplepose.cli import Parser
 from simplepose.errors import UserError, run_command
 
 EXAMPLE = """example:
@@ -18,9 +20,7 @@ EXAMPLE = """example:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__.splitlines()[0], epilog=EXAMPLE)
     parser.add_argument("--from", dest="source_file", required=True, metavar="FILE", help="weights to read")
     parser.add_argument("--to", dest="target_file", required=True, metavar="FILE", help="weights to write")
     parser.add_argument(
@@ -44,6 +44,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    both = (args.source_file, args.target_file)
+    if all(map(os.path.exists, both)) and os.path.samefile(*both):
+        raise UserError(f"--from and --to are both {args.source_file}; write to another file, the source stays")
     from simplepose.config import load_config
     from simplepose.weights import CONFIG_KEY, infer_depth, infer_joints, read_weights, write_weights
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -412,6 +413,17 @@ def parse_box(text: str) -> list[float]:
     return [x, y, width, height]
 
 
+def spelled(words: list[str]) -> list[str]:
+    """The command line as argparse takes it: --kpt_thr is --kpt-thr, and --bbox -60,-10,400,512 is one flag."""
+    made: list[str] = []
+    for word in words:
+        if re.match(r"-\.?\d", word) and made and re.fullmatch(r"--[\w-]+", made[-1]):
+            made[-1] += f"={word}"
+        else:
+            made.append(re.sub(r"^--\w[\w-]*", lambda flag: flag[0].replace("_", "-"), word))
+    return made
+
+
 def main() -> int:
     """Returns 0, or 1 if somebody got no pose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -432,7 +444,7 @@ def main() -> int:
     add("--flip-test", action="store_true", help="average with the mirrored crop")
     add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
     add("--output", metavar="FILE", help="drawing; default: <image>_deploy.jpg here. Coordinates go beside it as .json")
-    args = parser.parse_args()
+    args = parser.parse_args(spelled(sys.argv[1:]))
 
     path = Path(args.xml or args.model)
     if path.suffix == ".bin":
@@ -477,7 +489,8 @@ def main() -> int:
         drawing.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     except (OSError, cv2.error) as error:
         raise DeployError(f"cannot write {drawing}: {error}") from None
-    print(f"=> {len(people)} people with {runtime}; {drawing} and {drawing.with_suffix('.json')}")
+    count = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
+    print(f"=> {count} with {runtime}; {drawing} and {drawing.with_suffix('.json')}")
     return int(len(people) < len(boxes))
 
 

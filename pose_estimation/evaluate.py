@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import _init_paths  # noqa: F401
+from simplepose.cli import Parser
 from simplepose.errors import UserError, run_command
 
 EXAMPLES = """examples:
@@ -17,9 +18,7 @@ EXAMPLES = """examples:
 
 
 def main() -> int | None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
     parser.add_argument("--dataset", choices=("mpii", "coco"), required=True)
     parser.add_argument("--gt", required=True, metavar="FILE", help="gt_valid.mat; COCO: person_keypoints_val2017.json")
     parser.add_argument(

@@ -59,6 +59,8 @@ def main() -> int | None:
     people.add_argument("--data", metavar="FOLDER", help="the people of a data set, DATASET.ROOT")
     check.add_argument("--bbox-file", metavar="FILE", help="people in these images, as for infer.py; default: whole")
     args, config, weights, notes = parse_config_and_weights(parser)
+    if args.format == "onnx" and args.output and Path(args.output).suffix.lower() != ".onnx":
+        raise UserError(f"--output is {args.output}; the name of an ONNX file ends in .onnx")
     if args.pixels and not args.with_preprocess:
         raise UserError("--pixels is the order of a uint8 crop; add --with-preprocess")
     if args.format != "onnx" and (args.opset or args.precision != "fp32"):

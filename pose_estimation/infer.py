@@ -1,9 +1,14 @@
-"""Find the poses of people in images, videos or a camera: drawings, and the coordinates beside them."""
+"""Find the poses of people in images, videos, a camera or a stream: drawings, and the coordinates beside them."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
+import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _init_paths  # noqa: F401
@@ -31,7 +36,7 @@ def main() -> int | None:
     add_inference_flags(parser)
     add = parser.add_argument
     add("--img-file", required=True, metavar="SOURCE",
-        help="image, folder, glob in quotes, list file (.txt), video, or a camera's number")  # fmt: skip
+        help="images, folder, glob, list file (.txt), video, camera number, or an rtsp or https address")  # fmt: skip
     add("--ignore-orientation", action="store_true", help="take pixels as stored, whatever EXIF says, as data sets do")
     boxes = parser.add_mutually_exclusive_group()
     boxes.add_argument("--bbox", action="append", metavar="x,y,w,h", help="a person's box in pixels; may be repeated")
@@ -40,16 +45,38 @@ def main() -> int | None:
     add("--detector-type", metavar="TYPE", help="yolox, paddledetection, nanodet or fastestdet; default: recognised")
     add("--det-thr", type=float, metavar="T", help="leave boxes below this score out; default: 0.3, files: all")
     add("--output", metavar="PATH", help="file or folder for the drawings; default: <name>_pose... here")
+    add("--overwrite", action="store_true", help="replace the results of an earlier run")
     add("--format", choices=("json", "coco", "csv", "npz"), default="json", help="coordinates; default: %(default)s")
     add("--draw", action=argparse.BooleanOptionalAction, default=True, help="write drawings")
     add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
-    add("--draw-ids", action="store_true", help="number the people")
+    add("--draw-numbers", "--draw-ids", action="store_true",
+        help="number the people of each frame, anew: a number does not follow anybody through a video")  # fmt: skip
     add("--draw-scores", action="store_true", help="write each person's score")
     add("--draw-plain", action="store_true", help="draw on a plain background: poses to show without the people")
     add("--smooth", action="store_true", help="videos with one person: one-euro filter on every joint")
     add("--batch-size", dest="people", type=int, default=16, metavar="N", help="people at once through the network")
     add("--show", action="store_true", help="open a window with the drawing; q or Esc ends")
-    return infer(*parse_flags(parser))
+    args, flags = parse_flags(parser)
+    check(args)
+    return infer(args, flags)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what would otherwise do nothing, and take what an unquoted glob leaves among the overrides as images."""
+    more = [text for text in args.overrides if not re.match(r"\w+(\.\w+)*=", text) and Path(text).exists()]
+    args.overrides = [text for text in args.overrides if text not in more]
+    args.sources = [args.img_file, *more]
+    if args.det_thr is not None:
+        if not 0 <= args.det_thr <= 1:
+            raise UserError(f"--det-thr is {args.det_thr}; scores of boxes go from 0 to 1")
+        if not (args.detector or args.bbox_file):
+            raise UserError("--det-thr goes with --detector or --bbox-file; leave it out")
+    if args.detector_type and not args.detector:
+        raise UserError("--detector-type goes with --detector; leave it out")
+    if math.isnan(args.kpt_thr):
+        raise UserError("--kpt-thr is nan; name a score, as 0.2")
+    if args.people < 1:
+        raise UserError(f"--batch-size is {args.people}; at least one person goes through the network")
 
 
 def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
@@ -58,16 +85,20 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     Returns:
         0, or 1 if an image of several failed.
     """
-    from simplepose.outputs import Painter, choose_outputs
+    from simplepose.outputs import Painter, choose_outputs, require_free
     from simplepose.pipeline import Summary, find_poses
     from simplepose.runtime import progress_bar
     from simplepose.smoothing import PoseSmoother
-    from simplepose.sources import open_source
+    from simplepose.sources import open_sources
 
-    source = open_source(args.img_file, args.ignore_orientation)
+    if args.show:
+        require_display()
+    source = open_sources(args.sources, args.ignore_orientation)
+    where = (args.output, args.format, args.draw)
+    require_free(source, *where, args.overwrite)
     boxes = choose_boxes(args)
     predictor = load_predictor(args, flags)
-    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_ids, args.draw_scores, args.draw_plain)
+    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_numbers, args.draw_scores, args.draw_plain)
     smoother = PoseSmoother(source.fps, args.kpt_thr) if args.smooth and source.is_video else None
 
     outputs: list[Output] = []
@@ -79,9 +110,7 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
             if frame.failure and source.is_single:
                 raise UserError(frame.failure)
             if not outputs:  # only now: a run that is refused leaves no empty table
-                outputs = choose_outputs(
-                    source, predictor.skeleton, args.model_file, args.output, args.format, args.draw
-                )
+                outputs = choose_outputs(source, predictor.skeleton, args.model_file, *where)
             poses = smoother(poses) if smoother else poses
             if frame.image is not None and (args.draw or args.show):
                 painter.draw(frame.image, poses)
@@ -93,10 +122,9 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     except KeyboardInterrupt:  # what is written so far stays whole
         interrupted = True
     finally:
-        results.close()
-        source.close()
-        for output in outputs:
-            output.close()
+        with contextlib.ExitStack() as closing:  # all of them, even if one fails
+            for part in (*reversed(outputs), source, results):
+                closing.callback(part.close)
     print(f"=> {summary}")
     for output in outputs:
         print(f"=> {output}")
@@ -104,6 +132,8 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
         print("=> --smooth is for videos; nothing was smoothed")
     elif smoother and smoother.skipped:
         print(f"=> not smoothed: {smoother.skipped} frames with several people; it takes tracking to tell them apart")
+    if args.draw_numbers and source.is_video:
+        print("=> the numbers are those of each frame alone; it takes tracking to follow people through a video")
     for label, why in summary.failures:
         print(f"failed: {label}: {why}", file=sys.stderr)
     if interrupted:
@@ -133,6 +163,8 @@ def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredi
         if args.cfg or args.overrides:
             raise UserError(f"{args.model_file} says itself what it is; leave --cfg and SECTION.KEY=value out")
         given = {key.removeprefix("TEST.").lower(): value for key, value in flags.items()}
+        if args.gpus:
+            print(f"=> --gpus {args.gpus} is for weights that Paddle runs; {args.model_file} runs on the CPU")
         settings = InferenceSettings(**{name: given[name] for name in vars(InferenceSettings()) if name in given})
         network = load_pose_network(args.model_file)
         name = network.graph.conflict(given)
@@ -147,10 +179,22 @@ def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredi
     runtime.start_paddle()  # before anything else imports it
     for note in notes:
         print(f"=> {note}")
+    runtime.set_up_logging()
     runtime.set_device(config.GPUS)
     args.model_file = weights.path
     network = build.build_pose_network(config, build.load_model(config, weights))
     return PosePredictor(network, build.build_inference_settings(config), args.people)
+
+
+def require_display() -> None:
+    """See that windows can be opened, in a process of its own: some toolkits end the process that asks in vain.
+
+    Raises:
+        UserError: they cannot.
+    """
+    line = [sys.executable, "-c", "import cv2; cv2.namedWindow('pose')"]
+    if subprocess.run(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+        raise UserError("--show: no window can be opened here (no display, or an OpenCV without windows); leave it out")
 
 
 def show(image: np.ndarray, wait: bool) -> bool:

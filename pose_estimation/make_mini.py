@@ -8,13 +8,14 @@ import tempfile
 from pathlib import Path
 
 import _init_paths  # noqa: F401
+from simplepose.cli import Parser
 from simplepose.errors import UserError, run_command
 
 DEFAULT_OUTPUT = Path("data/mini")
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="example: python pose_estimation/make_mini.py --output data/mini --seed 1",
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python pose_estimation/parity.py --cfg ... --model-file best.pdparams --onnx posenet.onnx --data data/mpii
   python pose_estimation/parity.py --model-file best.pdparams --onnx posenet.onnx --onnx int8.onnx --data data/mpii
-  python pose_estimation/parity.py --model-file best.pdparams --onnx posenet.onnx --runtime OpenVINO --flip-test
+  python pose_estimation/parity.py --model-file best.pdparams --onnx posenet.onnx --data data/mpii --flip-test
 """
 
 
@@ -42,6 +42,8 @@ def main() -> int | None:
     args, config, weights, notes = parse_config_and_weights(parser)
     if not args.onnx and not args.paddle:
         raise UserError("name what to compare with --onnx or --paddle; export.py makes both")
+    if not config.DATASET.ROOT:
+        raise UserError("name the folder of the people to compare on with --data, or DATASET.ROOT")
     if args.most is not None and args.most < 1:
         raise UserError(f"--most is {args.most}; it is a number of people, at least 1")
 

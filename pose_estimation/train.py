@@ -21,8 +21,10 @@ MOST_UNSEEN = 20  # iterations a GPU runs on before its losses are read, and Ctr
 def main() -> int | None:
     parser = config_parser(__doc__, EXAMPLES)
     add_loop_flags(parser)
-    parser.add_argument("--batch_size", type=int, metavar="N", help="per device, TRAIN.BATCH_SIZE")
-    parser.add_argument("--resume_model", metavar="PATH", help="go on from this checkpoint file or run folder")
+    parser.add_argument("--batch-size", "--batch_size", type=int, metavar="N", help="per device, TRAIN.BATCH_SIZE")
+    parser.add_argument(
+        "--resume-model", "--resume_model", metavar="PATH", help="go on from this checkpoint file or run folder"
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
         "--dry-run", action="store_true", help="try every part, estimate time, memory and disk; no run"

@@ -213,6 +213,7 @@ def test_the_table_is_the_originals():
         ([result(1, 1e308)], "1 with numbers that are not finite or much too large.*entry 0 is"),
         ([result([1], 0.0)], "malformed"),
         ([{**result(1, 0.0), "keypoints": "xyz"}], "malformed"),
+        ([result(1, "12")], "malformed"),
         ([result(1, 0.0, float("inf"))], "1 with numbers that are not finite"),
         ([{"image_id": 1}, "pose"], "2 malformed"),
     ],

@@ -168,6 +168,9 @@ def test_weights_bring_their_skeleton_along(stars, run_command, tmp_path):
     assert (cv2.imread(str(tmp_path / "drawn.png")) != cv2.imread(str(picture))).any()
     (person,) = json.loads((tmp_path / "drawn.json").read_text())["people"]
     assert list(person["keypoints"]) == list(FIVE.joints)
+    alone = run_command("valid.py", "--model-file", weights, f"DATASET.ROOT={stars}/data", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    assert "test_set val, boxes annotated" in alone.stdout
     again = run_command("valid.py", "--cfg", run_folder(stars) / "config.yaml", f"DATASET.ROOT={stars}/data",
                         "--model-file", weights, cwd=tmp_path)  # fmt: skip
     assert again.returncode == 0, again.stderr

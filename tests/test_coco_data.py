@@ -167,6 +167,7 @@ def two_dots(*keypoints):
         (content(annotation(area=10**400)), "annotation 0: area is 1000"),
         (content(annotation(keypoints=[float("nan"), 1, 2])), r"annotation 0: keypoints\[0\] is nan"),
         (content(annotation(keypoints=[10**400, 1, 2])), r"annotation 0: keypoints\[0\] is 1000"),
+        (content(annotation(keypoints=["30", 1, 2])), r"annotation 0: keypoints\[0\] is '30'"),
         (content(annotation(keypoints=17)), "annotation 0 is {.*no len"),
         (content(annotation(num_keypoints=None)), "num_keypoints is None"),
         (content(annotation(), annotation(iscrowd=None)), "annotation 1: iscrowd is None"),
@@ -187,7 +188,7 @@ def test_malformed_annotations_are_named(tmp_path, what, message):
 
 
 def test_missing_annotations_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"no such annotation file: .*person_keypoints_train2017\.json"):
+    with pytest.raises(UserError, match=r"no such annotation file: .*person_keypoints_train2017\.json; .*TRAIN_SET"):
         load_coco(tmp_path, "train2017", DOT, 1.0)
 
 

@@ -192,7 +192,7 @@ def test_inference_draws_and_writes_coordinates(trained, workplace, run_command)
         to = ("--from", trained[0] / "model_best.pdparams", "--to", f"converted/{weights}")
         converted = run_command("convert.py", *to, cwd=workplace)
         assert converted.returncode == 0, converted.stderr
-        alone = ("--model-file", f"converted/{weights}", *args[2:], "--output", "out/alone.png")
+        alone = ("--model-file", f"converted/{weights}", *args[2:], "--output", "out/alone.png", "--overwrite")
         described = run_command("infer.py", *alone, "MODEL.PRETRAINED=nowhere.pth", cwd=workplace)
         assert described.returncode == 0, described.stderr
         assert json.loads((workplace / "out" / "alone.json").read_text())["people"] == result["people"]

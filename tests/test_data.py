@@ -109,7 +109,7 @@ def test_images_beside_the_images_folder_may_be_named(tmp_path):
 
 
 def test_missing_annotations_are_named(tmp_path):
-    with pytest.raises(UserError, match="no such annotation file"):
+    with pytest.raises(UserError, match=r"no such annotation file: .*DATASET\.TEST_SET"):
         load_mpii(tmp_path, "train")
 
 

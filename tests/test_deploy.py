@@ -257,6 +257,7 @@ def test_joints_and_limbs_are_the_files_own(tmp_path, networks):
         ("--model plain.onnx --bbox 1,2,3", "--bbox is '1,2,3'; write left,top,width,height in pixels"),
         ("--model plain.onnx --bbox 1,2,3,0", "box [1.0, 2.0, 3.0, 0.0] must be left, top, width, height: finite"),
         ("--model plain.onnx --bbox nan,2,3,4", "box [nan, 2.0, 3.0, 4.0] must be"),
+        ("--model plain.onnx --kpt_thr -1 --bbox -1,2,3", "--bbox is '-1,2,3'; write left"),
         ("--model dynamic.onnx --flip-test", "decodes in its graph; for the flip test export it with --with-flip-test"),
         ("--model plain.onnx --type OpenCV --backend CUDA", "--backend CUDA: this OpenCV was built without it"),
         ("--model torn.onnx", "torn.onnx is not an ONNX file, or a torn one; export it again"),
@@ -292,7 +293,7 @@ def test_the_earlier_ports_flags_are_understood(networks, tmp_path, monkeypatch,
         monkeypatch.setattr("sys.argv", ["deploy.py", "--img", str(PHOTOGRAPH), *line])
         deploy.main()
     said = capsys.readouterr().out
-    assert "=> 1 people with OpenVINO; test_deploy.jpg" in said
+    assert "=> 1 person with OpenVINO; test_deploy.jpg" in said
     assert "=> --backend is OpenCV's; ONNX goes without" in said
 
 

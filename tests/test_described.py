@@ -86,6 +86,23 @@ def test_what_a_foreign_file_cannot_say_is_asked_for_or_told(original):
     assert build.run_folder(config, original).name == "pose_resnet_50_256x192"
 
 
+def test_weights_are_scored_on_their_own_data_set(original, tmp_path):
+    def sets(weights, *overrides, **flags):
+        config = build.load_config_and_weights(None, list(overrides), {"TEST.MODEL_FILE": str(weights), **flags})[0]
+        return config.DATASET.TRAIN_SET, config.DATASET.TEST_SET, config.TEST.USE_GT_BBOX
+
+    assert sets(original, "MODEL.IMAGE_SIZE=64") == ("train2017", "val2017", True)
+    assert sets(original, "MODEL.IMAGE_SIZE=64", "DATASET.TEST_SET=mine")[1] == "mine"
+    assert sets(original, "MODEL.IMAGE_SIZE=64", "TEST.COCO_BBOX_FILE=boxes.json")[2] is False
+    assert sets(original, "MODEL.IMAGE_SIZE=64", **{"TEST.USE_GT_BBOX": False})[2] is False
+    skeleton = {"name": "five", "joints": list("abcde"), "sigmas": 0.05}
+    described = {"DATASET.DATASET": "coco", "DATASET.SKELETON": skeleton, "MODEL.IMAGE_SIZE": [64, 64]}
+    write_weights(tmp_path / "five.pdparams", pose_state(50, joints=5), {"config": described})
+    assert sets(tmp_path / "five.pdparams") == ("train", "val", True)
+    write_weights(tmp_path / "mpii.pdparams", pose_state(50), {"config": {"MODEL.IMAGE_SIZE": [64, 64]}})
+    assert sets(tmp_path / "mpii.pdparams") == ("train", "valid", False)
+
+
 def test_what_is_written_wins_over_the_file_and_the_file_over_the_defaults(experiment, tmp_path):
     path = tmp_path / "port.pdparams"
     write_paddle(path, pose_state(50))  # no metadata: the earlier Paddle port's

@@ -177,9 +177,15 @@ def test_paddledetections_own_preprocessing_is_followed(tmp_path):
     np.testing.assert_allclose(feed["image"][0, :, 0, 0], [1, 0.2, 0])
     assert feed["image"][0, :, 6].max() == 0  # 80 x 10 fits as 40 x 5
     np.testing.assert_allclose(feed["scale_factor"], [[0.5, 0.5]])
-    (tmp_path / "infer_cfg.yml").write_text("Preprocess: 3")
-    with pytest.raises(UserError, match=r"infer_cfg\.yml is not"):
-        prepare(tmp_path / "model.onnx", (40, 20))
+    normalize = "Preprocess: [{type: NormalizeImage, %s}]"
+    for text in (
+        "Preprocess: 3",
+        "Preprocess: [a]",
+        *(normalize % s for s in ("mean: x", "std: [1, 1, 0]", "mean: [1]")),
+    ):
+        (tmp_path / "infer_cfg.yml").write_text(text)
+        with pytest.raises(UserError, match=r"infer_cfg\.yml is not"):
+            prepare(tmp_path / "model.onnx", (40, 20))
 
 
 def test_a_file_that_is_no_detector(posenet):

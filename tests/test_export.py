@@ -96,6 +96,15 @@ def test_the_command_exports_from_the_weights_alone(posenet, run_command, tmp_pa
     assert load_pose_network(tmp_path / "new" / "net.onnx").skeleton == MPII
 
 
+def test_a_name_that_is_none_of_an_onnx_file_is_refused_before_anything_is_written(posenet, monkeypatch, tmp_path):
+    import export
+
+    monkeypatch.setattr("sys.argv", ["export.py", "--model-file", str(posenet[0]), "--output", f"{tmp_path}/foo.pt"])
+    with pytest.raises(UserError, match=r"foo\.pt; .*\.onnx"):
+        export.main()
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_files_are_refused_in_a_line(posenet, tmp_path):
     torn = tmp_path / "torn.onnx"
     torn.write_bytes(posenet[1].read_bytes()[:20000])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -164,32 +167,134 @@ def test_a_damaged_video(posenet, tmp_path, run_command):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-@pytest.mark.parametrize("form", ["json", "coco"])
-def test_an_interrupted_video_is_playable_and_its_json_valid(posenet, tmp_path, form):
-    make_clip(tmp_path / "long.avi", 1500, (640, 480))
+@pytest.mark.parametrize(
+    ("form", "number", "code", "word"),
+    [("json", signal.SIGINT, 130, "interrupted"), ("coco", signal.SIGTERM, 143, "terminated")],
+)
+def test_an_interrupted_video_is_playable_and_its_json_valid(posenet, tmp_path, form, number, code, word):
+    make_clip(tmp_path / "long.avi", 1500)
     line = [sys.executable, ROOT / "pose_estimation/infer.py", "--model-file", posenet[1], "--img-file", "long.avi"]
     line += ["--output", "long_pose.mp4", "--format", form]
-    line += ["--bbox", "0,0,640,480"] * 6  # work enough that the signal arrives long before the end
     running = subprocess.Popen(
         list(map(str, line)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     drawn = tmp_path / "long_pose.mp4"
     deadline = time.monotonic() + 60
-    while not (drawn.exists() and drawn.stat().st_size > 200_000) and time.monotonic() < deadline:
+    while not any(path.stat().st_size for path in tmp_path.glob("*.part")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     stdout, stderr = running.communicate(timeout=30)
-    assert running.returncode == 130, stderr
-    assert stderr.decode().strip() == "interrupted"
+    assert running.returncode == code, stderr
+    assert stderr.decode().strip() == word
     records = json.loads((tmp_path / "long_pose.json").read_text())
     records = records["frames"] if form == "json" else {record["image_id"] for record in records}
     capture = cv2.VideoCapture(str(drawn))
     assert 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1500
     assert abs(capture.get(cv2.CAP_PROP_FRAME_COUNT) - len(records)) <= 1  # between two outputs of one frame
     assert capture.read()[0]
-    assert b"images (0 without people)" in stdout
+    assert b" (0 without people)" in stdout
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_nothing_of_an_earlier_run_is_overwritten_unasked(posenet, album, run_command):
+    (album / "2b.jpg").unlink()
+    (album / "3.png").unlink()
+    args = ("--model-file", posenet[1], "--img-file")
+    assert run_command("infer.py", *args, "album", cwd=album.parent).returncode == 0
+    kept = album.parent / "album_pose" / "2_pose.json"
+    kept.write_text("dear to me")
+    again = run_command("infer.py", *args, "album", cwd=album.parent)
+    assert again.returncode == 2
+    assert "album_pose/1_pose.jpg exists and 3 more; add --overwrite" in again.stderr
+    assert kept.read_text() == "dear to me"
+    undrawn = run_command("infer.py", *args, "album", "--no-draw", "--format", "csv", cwd=album.parent)
+    assert undrawn.returncode == 0, undrawn.stderr  # its file is another
+    assert run_command("infer.py", *args, "album", "--overwrite", cwd=album.parent).returncode == 0
+    assert json.loads(kept.read_text())["people"]
+    before = (album / "1.jpg").read_bytes()
+    onto = run_command("infer.py", *args, "album/1.jpg", "--output", "album/1.jpg", "--overwrite", cwd=album.parent)
+    assert (onto.returncode, (album / "1.jpg").read_bytes()) == (2, before)
+    assert "album/1.jpg is what --img-file reads" in onto.stderr
+
+
+def test_a_glob_without_quotes_and_a_table_for_all(posenet, album, run_command):
+    files = sorted(str(path.relative_to(album.parent)) for path in album.iterdir() if path.stem != "2b")
+    args = ("--model-file", posenet[1], "--bbox", "-6,-1,40,51", "--kpt_thr", 0, "--img-file", *files)
+    finished = run_command("infer.py", *args, "--format", "csv", "--no-draw", "--output", "all.csv", cwd=album.parent)
+    assert finished.returncode == 0, finished.stderr
+    assert (album.parent / "all.csv").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--det-thr", "2", "--detector", "x.onnx"], "--det-thr is 2.0"),
+        (["--det-thr", "nan", "--bbox-file", "x.csv"], "--det-thr is nan"),
+        (["--det-thr", "0.5"], "--det-thr goes with --detector"),
+        (["--detector-type", "yolox"], "--detector-type goes with --detector"),
+        (["--kpt-thr", "nan"], "--kpt-thr is nan"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--show"], "no window can be opened"),
+        (["A.B"], "A.B"),  # neither a key nor a file
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(posenet, album, run_command, monkeypatch, arguments, message):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if arguments == ["--show"] and sys.platform in ("win32", "darwin"):
+        pytest.skip("there are windows here without an X server")
+    model = posenet[0] if message == "A.B" else posenet[1]
+    finished = run_command("infer.py", "--model-file", model, "--img-file", "album/1.jpg", *arguments, cwd=album.parent)
+    assert finished.returncode == 2, finished.stderr
+    assert message in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1, finished.stderr
+
+
+def test_a_gpu_that_is_not_there_is_told(posenet, album, run_command):
+    for model, word in zip(posenet, ("Paddle sees no GPU", "runs on the CPU")):
+        args = ("--model-file", model, "--gpus", 3, "--img-file", "album/1.jpg", "--no-draw", "--overwrite")
+        finished = run_command("infer.py", *args, cwd=album.parent)
+        assert finished.returncode == 0, finished.stderr
+        assert word in finished.stdout + finished.stderr
+
+
+def test_opencv_leaves_the_talking_to_us(posenet, tmp_path, run_command):
+    (tmp_path / "text.mp4").write_text("not a video")
+    args = ("--model-file", posenet[1], "--img-file")
+    for source in ("text.mp4", "77", "rtsp://127.0.0.1:9/x"):
+        finished = run_command("infer.py", *args, source, cwd=tmp_path)
+        assert finished.returncode == 2
+        assert len(finished.stderr.splitlines()) == 1, finished.stderr
+
+
+@pytest.fixture
+def server(tmp_path):
+    """An HTTP server over tmp_path, on this machine only; its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    monkey = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    handler.func.log_message = lambda *_: None
+    threading.Thread(target=monkey.serve_forever, daemon=True).start()
+    yield f"http://me:secret@127.0.0.1:{monkey.server_port}"
+    monkey.shutdown()
+    monkey.server_close()
+
+
+def test_a_video_at_an_address(posenet, tmp_path, run_command, server):
+    make_clip(tmp_path / "clip.avi", 5)
+    args = ("--model-file", posenet[1], "--format", "json", "--img-file")
+    finished = run_command("infer.py", *args, f"{server}/clip.avi?token=abc", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    content = (tmp_path / "clip_pose.json").read_text()
+    assert [frame["frame"] for frame in json.loads(content)["frames"]] == list(range(5))
+    assert "127.0.0.1" in content
+    assert "secret" not in content
+    assert "abc" not in content
+    for name, message in (("none.mp4", "does not answer"), ("a.jpg", "download it first")):
+        finished = run_command("infer.py", *args, f"{server}/{name}", cwd=tmp_path)
+        assert finished.returncode == 2
+        assert message in finished.stderr
+        assert "secret" not in finished.stderr
 
 
 @pytest.mark.slow

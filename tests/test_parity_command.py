@@ -104,6 +104,8 @@ def test_other_weights_and_broken_files_are_found_out(posenet, bundled, tiny, tm
     ):
         with pytest.raises(UserError, match=message):
             run(*arguments)
+    with pytest.raises(UserError, match="DATASET.ROOT"):
+        run("--onnx", posenet[1], "--data", "")
 
 
 def test_a_margin_without_bound_fits_into_the_report(tiny, tmp_path):

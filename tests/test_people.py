@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -12,16 +14,17 @@ import cv2
 import numpy as np
 import pytest
 
+from simplepose import videos
 from simplepose.boxes import boxes_of_file, fixed_boxes, whole_image
 from simplepose.errors import UserError
 from simplepose.heatmaps import HeatmapCodec
 from simplepose.inference import Pose, PoseNetwork, PosePredictor
-from simplepose.outputs import SCORES, Painter, choose_outputs, picture_paths
+from simplepose.outputs import SCORES, DrawnVideo, Painter, choose_outputs, picture_paths
 from simplepose.pipeline import Summary, ahead, find_poses
 from simplepose.preprocessing import INPUT_FORMATS, read_image
 from simplepose.skeletons import COCO, MPII
 from simplepose.smoothing import OneEuroFilter, PoseSmoother
-from simplepose.sources import Frame, Video, open_source
+from simplepose.sources import Frame, Video, open_source, open_sources
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +225,55 @@ def test_frames_that_do_not_decode(monkeypatch, decoded, promised, seen):
     assert [frame.index for frame in frames] == list(range(len(seen)))
 
 
+def test_several_sources_are_images(gallery):
+    files = sorted(str(path) for path in gallery.iterdir())
+    assert len(open_sources(files)) == len(open_source(f"{gallery}/*")) == 7
+    assert len(open_sources(files[:1])) == 1
+    with pytest.raises(UserError, match=r"clip.mp4 is one of 9 files"):
+        open_sources([*files, "clip.mp4"])
+    with pytest.raises(UserError, match="none of a.md and 1 more is an image"):
+        open_sources(["a.md", "b.md"])
+
+
+class StubCamera(StubCapture):
+    """A camera that shows a frame every 10 ms, ten times."""
+
+    def __init__(self):
+        super().__init__("1" * 10, 0)
+
+    def read(self):
+        time.sleep(0.01)
+        good, image = super().read()
+        return good, image if image is None else image + 9 - len(self.decoded)  # its number
+
+
+def test_a_camera_shows_its_newest_frame(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: StubCamera())
+    shown = []
+    for frame in Video("0"):
+        if frame.failure:
+            assert "ended" in frame.failure
+        else:
+            shown.append((frame.index, int(frame.image.max())))
+            time.sleep(0.035)  # slower than it
+    assert 2 <= len(shown) <= 5
+    assert all(index == value for index, value in shown)
+    assert shown == sorted(shown)
+
+
+def test_live_answers_before_it_takes_the_next_frame(predictor):
+    taken = []
+
+    def frames():
+        for index in range(6):
+            taken.append(index)
+            yield Frame(index, "0", spot(30, 20), is_video=True)
+
+    for frame, _ in find_poses(frames(), whole_image, predictor, live=True):
+        time.sleep(0.02)  # time for threads to run ahead
+        assert taken[-1] == frame.index
+
+
 # --- boxes -----------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +382,9 @@ def test_the_pipeline_is_the_predictor_image_by_image_and_steps_over_failures(pr
     assert summary.failures == [("3.jpg", "torn"), ("6.jpg", "the box is elsewhere")]
     assert (summary.images, summary.people, summary.empty) == (11, 10, 2)
     assert "11 images (2 without people), 10 people" in str(summary)
+    one = Summary(0.2)
+    one.add(*results[1])
+    assert "1 image (0 without people), 1 person," in str(one)
 
 
 def test_single_people_fail_and_the_others_of_their_image_do_not(predictor):
@@ -485,6 +540,9 @@ def test_nothing_overwrites_anything(tmp_path):
     paths = picture_paths(names, tmp_path / "out")
     assert [path.relative_to(tmp_path / "out").as_posix() for path in paths[:2]] == ["a/1_pose.jpg", "a/1_png_pose.jpg"]
     assert len({str(path).lower() for path in paths}) == 4
+    before = time.process_time()
+    picture_paths([f"{index}.jpg" for index in range(10_000)], tmp_path)  # 10^8 names to choose from took a minute
+    assert time.process_time() - before < 10
 
 
 @pytest.mark.parametrize("extension", [".mp4", ".avi"])
@@ -510,11 +568,91 @@ def test_a_video_keeps_rate_size_and_length(tmp_path, extension):
     assert content["frames"][3] == {"frame": 3, "failure": "the frame cannot be decoded", "people": []}
 
 
+@pytest.fixture
+def ffmpeg():
+    """An ffmpeg program, or a visible skip."""
+    program = videos.find_ffmpeg("libx264")
+    if program is None:
+        pytest.skip("no ffmpeg with libx264 here; python -m pip install imageio-ffmpeg")
+    return program
+
+
+def drawn_video(path, sound_of=None, size_wh=(121, 81), count=12, fps=12.5):
+    """Frames of growing brightness, drawn; the second comes twice, and two at the start and one later are missing."""
+    drawn = DrawnVideo(path, fps, sound_of)
+    for index in range(count):
+        image = np.full((size_wh[1], size_wh[0], 3), 20 * index, np.uint8)
+        missing = index in (0, 1, 5)
+        if index != 7:  # a camera that was quicker
+            drawn.add(Frame(index, "x", None if missing else image, "torn" if missing else "", True), [])
+    drawn.close()
+    return drawn
+
+
+SHOWN = [0, 0, 40, 60, 80, 80, 120, 120, 160, 180, 200, 220]  # of `drawn_video`
+
+
+@pytest.mark.parametrize("with_ffmpeg", [True, False])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "h264"), ("a.webm", "vp90"), ("a.gif", "gif"), ("a.avi", "MJPG")]
+)
+def test_every_frame_of_a_video_has_its_place(tmp_path, monkeypatch, request, with_ffmpeg, name, codec):
+    if with_ffmpeg:
+        request.getfixturevalue("ffmpeg")
+    else:
+        monkeypatch.setattr(videos, "find_ffmpeg", lambda encoder: None)
+        if name == "a.gif":
+            with pytest.raises(UserError, match="imageio-ffmpeg"):
+                drawn_video(tmp_path / name)
+            return
+    said = str(drawn_video(tmp_path / name))
+    frames, fps = read_video(tmp_path / name)
+    assert fps == pytest.approx(12.5, rel=0.01)
+    np.testing.assert_allclose([frame[:80, :120].mean() for frame in frames], SHOWN, atol=4)
+    if with_ffmpeg:
+        code = int(cv2.VideoCapture(str(tmp_path / name)).get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode()
+        assert code.lower().rstrip() == codec.lower()
+        assert {"h264": "H.264", "vp90": "VP9", "gif": "GIF", "MJPG": "Motion JPEG"}[codec] in said
+    else:
+        assert "without sound" in said
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mkv", "a.avi"])
+@pytest.mark.parametrize("sound_seconds", [0.4, 3])
+def test_the_sound_is_kept_and_sets_no_length(tmp_path, ffmpeg, name, sound_seconds):
+    write_video(tmp_path / "mute.mp4", 12)
+    make = f"-i mute.mp4 -f lavfi -i sine=frequency=440:duration={sound_seconds} -c:v copy -c:a aac sound.mp4"
+    subprocess.run([ffmpeg, "-loglevel", "error", *make.split()], cwd=tmp_path, check=True)
+    said = str(drawn_video(tmp_path / name, str(tmp_path / "sound.mp4")))
+    assert "with the sound" in said
+    probed = subprocess.run([ffmpeg, "-i", str(tmp_path / name)], capture_output=True, text=True).stderr
+    assert "Audio:" in probed
+    assert len(read_video(tmp_path / name)[0]) == 12
+    length = re.search(r"Duration: 00:00:(\d+\.\d+)", probed).group(1)
+    assert float(length) == pytest.approx(12 / 12.5, abs=0.7)  # silence of the last half second at most
+    assert "with the sound" not in str(drawn_video(tmp_path / name, str(tmp_path / "mute.mp4")))
+
+
+def test_a_video_that_ffmpeg_cannot_write(tmp_path, ffmpeg):
+    (tmp_path / "taken.mp4").mkdir()
+    with pytest.raises(UserError, match="cannot write .*taken.mp4: ffmpeg says"):
+        drawn_video(tmp_path / "taken.mp4")
+
+
 def test_outputs_that_cannot_be(tmp_path):
     write_video(tmp_path / "clip.mp4", 2)
     source = open_source(str(tmp_path / "clip.mp4"))
-    with pytest.raises(UserError, match="cannot write a video as 'a.gif'"):
-        choose_outputs(source, MPII, "net", str(tmp_path / "a.gif"), "json", True)
+    with pytest.raises(UserError, match="cannot write a video as 'a.jpg'"):
+        choose_outputs(source, MPII, "net", str(tmp_path / "a.jpg"), "json", True)
+    with pytest.raises(UserError, match="add --no-draw"):
+        choose_outputs(source, MPII, "net", str(tmp_path / "a.json"), "json", True)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").touch()
+    several = open_source(str(tmp_path / "in"))
+    for name, form, draw in (("all.csv", "json", False), ("all.csv", "csv", True), ("all.jpg", "csv", False)):
+        with pytest.raises(UserError, match="go to a folder"):
+            choose_outputs(several, MPII, "net", str(tmp_path / name), form, draw)
+    assert not list(tmp_path.glob("all*"))
     (tmp_path / "file").write_text("")
     for form in ("json", "csv"):
         with pytest.raises(UserError, match="cannot write"):
@@ -524,7 +662,7 @@ def test_outputs_that_cannot_be(tmp_path):
 def test_labels_are_drawn_on_request():
     plain, labelled = spot(30, 20), spot(30, 20)
     Painter(COCO, 0.2).draw(plain, [pose_at(40, 20, num_joints=17)])
-    Painter(COCO, 0.2, ids=True, scores=True).draw(labelled, [pose_at(40, 20, num_joints=17)])
+    Painter(COCO, 0.2, numbers=True, scores=True).draw(labelled, [pose_at(40, 20, num_joints=17)])
     assert (plain != spot(30, 20)).any()
     assert (labelled != plain).any()
     unsure = spot(30, 20)

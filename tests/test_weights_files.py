@@ -141,6 +141,7 @@ def test_the_command_converts_there_and_back_bit_for_bit(tmp_path, run_command):
         (("--input-format", "grey"), r"MODEL\.INPUT_FORMAT must be one of bgr, rgb, humanposebl"),
         (("--source", "keras"), "keras is not a known source"),
         (("--to", "b.bin"), "should end in"),
+        (("--to", "./a.pth"), "both a.pth"),
     ],
 )
 def test_the_command_refuses_what_cannot_be(tmp_path, run_command, arguments, message):

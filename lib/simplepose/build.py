@@ -336,9 +336,16 @@ def find_pretrained(config: EasyDict) -> Path:
 
 
 def run_folder(config: EasyDict, named_after: str | os.PathLike) -> Path:
-    """<OUTPUT_DIR>/<data set>/<model>/<name of the experiment file, or of the weight file if there is none>."""
-    stem = Path(named_after).stem.removesuffix(".pth")  # of .pth.tar
-    return Path(config.OUTPUT_DIR) / config.DATASET.DATASET / model_name(config) / stem
+    """<OUTPUT_DIR>/<data set>/<model>/<name of the experiment file, or of the weight file if there is none>.
+
+    A run's own config.yaml, in such a folder, stands for the experiment that the folder is named after.
+    """
+    place = (config.DATASET.DATASET, model_name(config))
+    path = Path(named_after)
+    stem = path.stem.removesuffix(".pth")  # of .pth.tar
+    if path.name == "config.yaml" and path.resolve().parts[-4:-2] == place:
+        stem = path.resolve().parent.name
+    return Path(config.OUTPUT_DIR, *place, stem)
 
 
 def load_config_and_weights(
@@ -346,8 +353,8 @@ def load_config_and_weights(
 ) -> tuple[EasyDict, WeightFile, list[str]]:
     """The weights that a command is to use, and a configuration that fits them.
 
-    Without an experiment file the weight file says what its network is. With one, what it or the command line
-    writes wins over the weight file, and the weight file over the defaults.
+    Without an experiment file the weight file says what its network is, and its data set is what it is scored on. With
+    one, what it or the command line writes wins over the weight file, and the weight file over the defaults.
 
     Args:
         cfg, overrides, flags: as `load_config` takes them.
@@ -367,7 +374,8 @@ def load_config_and_weights(
     weights = read_weights(path)
     description = weights.description
     assumed = {} if written else _assumed(weights, {*description, *overridden})
-    flags = {**flags, "TEST.MODEL_FILE": str(path)}
+    sets = {} if written else _usual_sets({**description, **assumed, **overridden})
+    flags = {**sets, **flags, "TEST.MODEL_FILE": str(path)}
     config = load_config(cfg, overrides, flags, (path, {**description, **assumed}))
 
     notes = [*weights.notes, *(f"{key}: {value} is assumed, {path} does not say" for key, value in assumed.items())]
@@ -405,6 +413,20 @@ def _assumed(weights: WeightFile, known: set[str]) -> dict[str, Any]:
     if "MODEL.STYLE" not in known:
         assumed["MODEL.STYLE"] = "pytorch"
     return assumed
+
+
+def _usual_sets(known: dict[str, Any]) -> dict[str, Any]:
+    """What to score a network of COCO's format on where nothing says so: configuration key -> value.
+
+    COCO's own sets, or "train" and "val" of joints of one's own; in the annotated boxes unless detections are named.
+    """
+    if known.get("DATASET.DATASET") != "coco":
+        return {}
+    year = "" if known.get("DATASET.SKELETON") else "2017"
+    usual = {"DATASET.TRAIN_SET": f"train{year}", "DATASET.TEST_SET": f"val{year}"}
+    if not known.get("TEST.COCO_BBOX_FILE"):
+        usual["TEST.USE_GT_BBOX"] = True
+    return {key: value for key, value in usual.items() if key not in known}
 
 
 def find_model_file(model_file: str, folder: Path | None = None) -> Path:

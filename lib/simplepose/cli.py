@@ -1,9 +1,15 @@
-"""Flags that several commands share. Every flag ends up as a configuration override."""
+"""The command line: how flags may be written, and the flags that several commands share, each a configuration key."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from simplepose.errors import UserError
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -11,11 +17,38 @@ if TYPE_CHECKING:
     from simplepose.weights import WeightFile
 
 
-def config_parser(description: str, epilog: str = "", needs_cfg: bool = True) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Takes --batch_size for --batch-size, and --bbox -60,-10,400,512; a mistake is one line that suggests a flag."""
+
+    def __init__(self, **settings: Any):
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**settings)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        self._words: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            if re.match(r"-\.?\d", word) and self._words and re.fullmatch(r"--[\w-]+", self._words[-1]):
+                self._words[-1] += f"={word}"  # a number, not a flag
+            elif word.startswith("--"):
+                name, *value = word.split("=", 1)
+                self._words.append("=".join([name.replace("_", "-"), *value]))
+            else:
+                self._words.append(word)
+        return super().parse_known_args(self._words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        flags = [flag.replace("_", "-") for flag in self._option_string_actions]
+        for name in (word.split("=")[0] for word in self._words if re.match("--[a-z]", word)):
+            if not any(flag.startswith(name) for flag in flags):
+                nearest = difflib.get_close_matches(name, flags, n=1)
+                message = f"there is no {name}" + (f"; did you mean {nearest[0]}?" if nearest else "")
+                break
+        self.exit(2, f"error: {message} ({self.prog} --help)\n")
+
+
+def config_parser(description: str, epilog: str = "", needs_cfg: bool = True) -> Parser:
     """A parser with --cfg and free SECTION.KEY=value overrides."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=description, epilog=epilog)
     cfg_help = "experiment file (experiments/...yaml)"
     if not needs_cfg:
         cfg_help += "; without it the weight file says what its network is"
@@ -30,12 +63,12 @@ def config_parser(description: str, epilog: str = "", needs_cfg: bool = True) ->
     return parser
 
 
-def add_loop_flags(parser: argparse.ArgumentParser) -> None:
+def add_loop_flags(parser: Parser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="data loading threads, WORKERS")
     parser.add_argument("--frequent", type=int, metavar="N", help="iterations between two log lines, PRINT_FREQ")
 
 
-def add_inference_flags(parser: argparse.ArgumentParser) -> None:
+def add_inference_flags(parser: Parser) -> None:
     parser.add_argument("--model-file", metavar="FILE", help="weights; default: the run's own model_best.pdparams")
     for flag, key, text in (
         ("--flip-test", "FLIP_TEST", "average with the mirrored image"),
@@ -59,7 +92,7 @@ FLAG_KEYS = {
 }
 
 
-def parse_config(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, EasyDict]:
+def parse_config(parser: Parser) -> tuple[argparse.Namespace, EasyDict]:
     """Parse the command line and load the configuration it names; flags win over SECTION.KEY=value."""
     args, flags = parse_flags(parser)
 
@@ -69,17 +102,24 @@ def parse_config(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, E
 
 
 def parse_config_and_weights(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
 ) -> tuple[argparse.Namespace, EasyDict, WeightFile, list[str]]:
     """As `parse_config`, with the weights to use and with lines about them; see `build.load_config_and_weights`."""
     args, flags = parse_flags(parser)
 
     from simplepose.build import load_config_and_weights
 
-    return args, *load_config_and_weights(args.cfg, args.overrides, flags)
+    config, weights, notes = load_config_and_weights(args.cfg, args.overrides, flags)
+    for flag in ("use_detect_bbox", "coco_bbox_file"):
+        if getattr(args, flag, None) and config.DATASET.DATASET != "coco":
+            raise UserError(
+                f"--{flag.replace('_', '-')} goes with COCO, and DATASET.DATASET is {config.DATASET.DATASET}: its "
+                "people are scored in the boxes of the annotation; leave it out"
+            )
+    return args, config, weights, notes
 
 
-def parse_flags(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict[str, Any]]:
+def parse_flags(parser: Parser) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The arguments, and those of them that stand for a configuration key, by key."""
     args = parser.parse_intermixed_args()
     flags = {key: getattr(args, flag, None) for flag, key in FLAG_KEYS.items()}

@@ -15,6 +15,7 @@ from typing import Any, Callable
 import cv2
 import numpy as np
 
+from simplepose.description import ABOVE_ZERO, number_in
 from simplepose.errors import UserError
 from simplepose.files import read_yaml
 from simplepose.onnx_runtime import open_session
@@ -268,8 +269,13 @@ def _infer_cfg(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         return {}
     content = read_yaml(file, "PaddleDetection")
     try:
-        return {step["type"]: step for step in content["Preprocess"]}
-    except (KeyError, TypeError) as error:
+        steps = {step["type"]: step for step in content["Preprocess"]}
+        pixels = steps.get("NormalizeImage", {})
+        for name, lowest in (("mean", 0), ("std", ABOVE_ZERO)):
+            if len([number_in(value, name, lowest, 1000) for value in pixels.get(name, IMAGENET_MEAN)]) != 3:
+                raise ValueError(f"{name} has a number each for R, G and B")
+        return steps
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is not an infer_cfg.yml of PaddleDetection: {error!r}") from None
 
 

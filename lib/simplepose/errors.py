@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import signal
@@ -75,51 +76,55 @@ def optional_packages() -> Iterator[None]:
         ) from None
 
 
-def run_command(main: Callable[[], int | None]) -> int:
-    """Run a command's `main` and turn its outcome into an exit code.
-
-    Returns what `main` returned (None counts as 0), 2 after a `UserError` or without a package, 130 after Ctrl-C.
-    Any other exception is a defect of ours and keeps its traceback.
-    """
-    with _interruptions() as interrupted:
-        return _run(main, interrupted)
-
-
 @contextmanager
 def _interruptions() -> Iterator[list[int]]:
-    """Every Ctrl-C until the block ends, as it comes: numpy makes ImportErrors of those that meet it while it loads."""
+    """Ctrl-C and SIGTERM, noted as they come. Both are a KeyboardInterrupt: the same cleans up after them.
+
+    They are noted because numpy makes ImportErrors of those that meet it while it loads. A signal that is ignored, as
+    under nohup, or handled by somebody else is left alone; and SIGTERM in one of several processes, whose launcher ends
+    those that wait for one that failed.
+    """
     came: list[int] = []
 
-    def handle(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: Any) -> None:
         came.append(number)
-        signal.default_int_handler(number, frame)
+        raise KeyboardInterrupt
 
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as under nohup
-        yield came
-        return
-    signal.signal(signal.SIGINT, handle)
+    taken = {}
+    if threading.current_thread() is threading.main_thread():
+        alone = os.environ.get("PADDLE_TRAINERS_NUM", "1") == "1"
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(number) == usual and (alone or number == signal.SIGINT):
+                taken[number] = signal.signal(number, interrupt)
     try:
         yield came
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, usual in taken.items():
+            signal.signal(number, usual)
 
 
-def _run(main: Callable[[], int | None], interrupted: list[int]) -> int:
-    try:
-        with optional_packages():
-            return main() or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output went away, as in `... | head`
-        sys.stderr.close()
-        return 1
-    except Exception:
-        if not interrupted:
-            raise
-        print("interrupted", file=sys.stderr)
-        return 130
+def run_command(main: Callable[[], int | None]) -> int:
+    """Run a command's `main` and turn its outcome into an exit code.
+
+    Returns what `main` returned (None counts as 0), 2 after a `UserError` or without a package, 130 after Ctrl-C, 143
+    after SIGTERM. Any other exception is a defect of ours and keeps its traceback.
+    """
+    # One line of ours says what is wrong with a picture or video, not hundreds. Read when OpenCV is imported.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    with _interruptions() as came:
+        try:
+            with optional_packages():
+                return main() or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:  # the reader of our output went away, as in `... | head`
+            sys.stderr.close()
+            return 1
+        except (KeyboardInterrupt, Exception) as error:
+            if not came and not isinstance(error, KeyboardInterrupt):
+                raise
+            terminated = signal.SIGTERM in came
+            print("terminated" if terminated else "interrupted", file=sys.stderr)
+            return 143 if terminated else 130

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -21,13 +23,14 @@ from simplepose.errors import UserError
 from simplepose.files import written_whole
 from simplepose.inference import Pose
 from simplepose.skeletons import Skeleton
-from simplepose.sources import Frame, ImageFiles, Video
+from simplepose.sources import ADDRESS, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Frame, ImageFiles, Video
+from simplepose.videos import FfmpegVideo, OpenCvVideo, open_video, require_format
 from simplepose.visualize import BACKGROUND_COLOR, draw_label, draw_pose, write_image
 
 FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz"}  # and the extension of each
 SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
-CODECS = {".avi": "MJPG"}  # FourCC by extension; MPEG-4 for the others
-WRITABLE_VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v")
+# An --output that ends so means a file; of several images it should name a folder.
+FILE_EXTENSIONS = {*FORMATS.values(), *IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS}
 
 
 class Output(Protocol):
@@ -43,16 +46,16 @@ class Painter:
 
     Args:
         min_score: joints below are left out.
-        ids, scores: write each person's number, and score, above the box.
+        numbers, scores: write each person's place in the frame's list, and score, above the box.
         plain: cover the image first, so that nobody can be recognised.
     """
 
     def __init__(
-        self, skeleton: Skeleton, min_score: float, ids: bool = False, scores: bool = False, plain: bool = False
+        self, skeleton: Skeleton, min_score: float, numbers: bool = False, scores: bool = False, plain: bool = False
     ):
         self.skeleton = skeleton
         self.min_score = min_score
-        self.ids = ids
+        self.numbers = numbers
         self.scores = scores
         self.plain = plain
 
@@ -62,7 +65,7 @@ class Painter:
             image[:] = BACKGROUND_COLOR
         for index, pose in enumerate(poses):
             draw_pose(image, pose.keypoints, pose.scores, self.skeleton, self.min_score)
-            parts = [str(index)] * self.ids + [f"{pose.score:.2f}"] * self.scores
+            parts = [str(index)] * self.numbers + [f"{pose.score:.2f}"] * self.scores
             if parts:
                 draw_label(image, pose.box, " ".join(parts))
 
@@ -85,43 +88,55 @@ class Drawings:
 
 
 class DrawnVideo:
-    """A video of the source's frame rate and size. A frame that could not be read repeats the one before it."""
+    """A video of the source's frame rate, size and sound, in which each frame has its place.
 
-    def __init__(self, path: Path, fps: float):
-        if path.suffix.lower() not in WRITABLE_VIDEOS:
-            raise UserError(f"cannot write a video as {path.name!r}; use one of {' '.join(WRITABLE_VIDEOS)}")
+    One that could not be read, or that a camera showed while nobody was ready, repeats the one before it; before the
+    first that could be read, the picture is black.
+
+    Args:
+        sound_of: a video file whose sound to keep.
+    """
+
+    def __init__(self, path: Path, fps: float, sound_of: str | None = None):
+        require_format(path)
         self.path = path
         self.fps = fps
-        self._writer: cv2.VideoWriter | None = None
+        self.sound_of = sound_of
+        self._writer: FfmpegVideo | OpenCvVideo | None = None
         self._size_wh = (0, 0)
         self._last: np.ndarray | None = None
+        self._count = 0  # frames written
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
-        if frame.image is not None:
-            self._last = frame.image
-        if self._last is None:
-            return  # nothing to show yet
         if self._writer is None:
-            self._open()
-        if self._last.shape[1::-1] != self._size_wh:  # a stream may change its size; the file cannot
-            self._last = cv2.resize(self._last, self._size_wh)
-        self._writer.write(self._last)
+            if frame.image is None:
+                return  # the size is not known yet; made up for later
+            self._open(frame.image)
+        for _ in range(self._count, frame.index):
+            self._write(self._last)
+        self._write(self._last if frame.image is None else frame.image)
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.release()  # writes the index without which nobody can play the file
+            self._writer.close()
 
     def __str__(self) -> str:
-        return f"video: {self.path.as_posix()}"
+        if self._writer is None:
+            return f"no video {self.path.as_posix()}: there was no frame to draw on"
+        return f"video: {self.path.as_posix()} ({self._writer})"
 
-    def _open(self) -> None:
+    def _open(self, image: np.ndarray) -> None:
         _make_folder(self.path)
-        self._size_wh = self._last.shape[1::-1]
-        code = cv2.VideoWriter_fourcc(*CODECS.get(self.path.suffix.lower(), "mp4v"))
-        self._writer = cv2.VideoWriter(str(self.path), code, self.fps, self._size_wh)
-        if not self._writer.isOpened():
-            width, height = self._size_wh
-            raise UserError(f"cannot write {self.path}: no file there, or no video of {width}x{height} pixels")
+        self._size_wh = image.shape[1::-1]
+        self._writer = open_video(self.path, self.fps, self._size_wh, self.sound_of)
+        self._last = np.zeros_like(image)
+
+    def _write(self, image: np.ndarray) -> None:
+        if image.shape[1::-1] != self._size_wh:  # a stream may change its size; the file cannot
+            image = cv2.resize(image, self._size_wh)
+        self._writer.write(image)
+        self._last = image
+        self._count += 1
 
 
 class JsonPerImage:
@@ -311,36 +326,83 @@ def choose_outputs(
 
     Args:
         output: of one image or a video the drawing's file, or a folder for it (it exists, or ends with a slash); of
-            several images a folder. None: <name>_pose.jpg, <name>_pose.mp4 or the folder <name>_pose, here.
+            several images a folder. None: <name>_pose.jpg, <name>_pose.mp4 or the folder <name>_pose, here. Without
+            drawings, the file of the coordinates if it has the form's extension.
         form: of the coordinates, one of `FORMATS`.
         draw: write drawings, too.
     """
-    name = f"camera{source.name}" if source.is_live else Path(source.name).stem
-    if source.is_single or source.is_video:
-        drawing = Path(output or "") / f"{name}_pose{'.mp4' if source.is_video else '.jpg'}"
-        if output and not (Path(output).is_dir() or output.endswith(("/", os.sep))):
-            drawing = Path(output)
-        drawings = [drawing]
-        beside = drawing.with_suffix(FORMATS[form])
-    else:
-        folder = Path(output or f"{source.name}_pose")
-        drawings = picture_paths(source.paths, folder)
-        beside = folder / f"poses{FORMATS[form]}"
-
+    drawings, coordinates = _places(source, output, form, draw)
     outputs: list[Output] = []
-    if draw:
-        outputs.append(DrawnVideo(drawing, source.fps) if source.is_video else Drawings(drawings))
+    if draw and source.is_video:
+        sound_of = source.path if source.is_file else None
+        outputs.append(DrawnVideo(drawings[0], source.fps, sound_of))
+    elif draw:
+        outputs.append(Drawings(drawings))
     if form == "coco":
-        outputs.append(CocoResults(beside))
+        outputs.append(CocoResults(coordinates[0]))
     elif form == "csv":
-        outputs.append(CsvTable(skeleton, beside))
+        outputs.append(CsvTable(skeleton, coordinates[0]))
     elif form == "npz":
-        outputs.append(NpzTable(skeleton, beside))
+        outputs.append(NpzTable(skeleton, coordinates[0]))
     elif source.is_video:
-        outputs.append(JsonVideo(skeleton, model_file, beside, source.name, source.fps))
+        outputs.append(JsonVideo(skeleton, model_file, coordinates[0], source.name, source.fps))
     else:
-        outputs.append(JsonPerImage(skeleton, model_file, [path.with_suffix(".json") for path in drawings]))
+        outputs.append(JsonPerImage(skeleton, model_file, coordinates))
     return outputs
+
+
+def require_free(source: ImageFiles | Video, output: str | None, form: str, draw: bool, overwrite: bool) -> None:
+    """See that a run loses nobody's work; arguments as `choose_outputs` takes them.
+
+    Raises:
+        UserError: a file of an earlier run is in the way and `overwrite` is false, or an image or video of the source
+            is; or `output` cannot be what it would have to be.
+    """
+    drawings, coordinates = _places(source, output, form, draw)
+    if draw and source.is_video:
+        require_format(drawings[0])
+    taken = [path for path in (*(drawings if draw else ()), *coordinates) if path.exists()]
+    sources = {os.path.realpath(path) for path in (source.paths if not source.is_video else [source.path])}
+    for path in taken:
+        if os.path.realpath(path) in sources:
+            raise UserError(f"{path.as_posix()} is what --img-file reads; name another place with --output")
+    if taken and not overwrite:
+        raise UserError(
+            f"{taken[0].as_posix()} exists{_more(taken)}; add --overwrite, or name another place with --output"
+        )
+
+
+def _places(source: ImageFiles | Video, output: str | None, form: str, draw: bool) -> tuple[list[Path], list[Path]]:
+    """The files of the drawings, one an image or one of a video, and those of the coordinates."""
+    extension = FORMATS[form]
+    is_folder = not output or Path(output).is_dir() or output.endswith(("/", os.sep))
+    one_table = source.is_single or source.is_video or form != "json"
+    if not is_folder and Path(output).suffix.lower() == extension and one_table and not draw:
+        return [], [Path(output)]
+    if source.is_single or source.is_video:
+        drawing = Path(output or "") / f"{_name(source)}_pose{'.mp4' if source.is_video else '.jpg'}"
+        if not is_folder:
+            drawing = Path(output)
+            if drawing.suffix.lower() in FORMATS.values():
+                raise UserError(f"--output {output} is no drawing; add --no-draw for coordinates alone")
+        return [drawing], [drawing.with_suffix(extension)]
+    if not is_folder and Path(output).suffix.lower() in FILE_EXTENSIONS:
+        raise UserError(
+            f"--output {output} is a file, and the results of several images go to a folder; name one, or for a table "
+            f"of all coordinates: --no-draw --format csv --output all.csv"
+        )
+    folder = Path(output or f"{source.name}_pose")
+    drawings = picture_paths(source.paths, folder)
+    if form == "json":
+        return drawings, [path.with_suffix(extension) for path in drawings]
+    return drawings, [folder / f"poses{extension}"]
+
+
+def _name(source: ImageFiles | Video) -> str:
+    if source.is_video and source.path.isdigit():
+        return f"camera{source.path}"
+    path = urlsplit(source.name).path if ADDRESS.match(source.name) else source.name
+    return Path(path).stem or "stream"
 
 
 def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
@@ -354,8 +416,9 @@ def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
     paths = []
     for file in files:
         place = folder / os.path.relpath(file.parent, root)
-        candidates = [f"{file.stem}_pose.jpg", f"{file.stem}_{file.suffix.lstrip('.')}_pose.jpg"]
-        candidates += [f"{file.stem}_{number}_pose.jpg" for number in range(2, len(files) + 2)]
+        names = ["", f"_{file.suffix.lstrip('.')}"]
+        numbers = (f"_{number}" for number in itertools.count(2))  # as few as it takes: there may be 100,000 images
+        candidates = (f"{file.stem}{name}_pose.jpg" for name in itertools.chain(names, numbers))
         path = next(place / name for name in candidates if str(place / name).lower() not in taken)
         taken.add(str(path).lower())
         paths.append(path)

@@ -57,10 +57,14 @@ class Summary:
         seconds = time.perf_counter() - self._start
         rate = self.images / max(seconds, 1e-9)
         return (
-            f"{self.images} images ({self.empty} without people), {self.people} people, "
+            f"{_count(self.images, 'image')} ({self.empty} without people), {_count(self.people, 'person', 'people')}, "
             f"{self.found} of {self.joints} joints score {self.min_score} or more, "
             f"{seconds:.1f} s ({rate:.1f} images/s), {len(self.failures)} failed"
         )
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 def find_poses(
@@ -70,10 +74,14 @@ def find_poses(
 
     Args:
         frames: a frame with a failure passes through without poses, and so does one that fails here.
-        live: answer for each frame before taking the next, for cameras.
+        live: for cameras: a frame is taken when the one before is answered, and nothing waits in between. The stages
+            then take turns; what a camera shows now counts for more than how many frames a second.
     """
+    if live:
+        yield from _predict(_crop(frames, boxes, predictor), predictor, 1)
+        return
     cropped = ahead(_crop(ahead(frames), boxes, predictor))
-    yield from ahead(_predict(cropped, predictor, 1 if live else FRAMES_PER_BATCH))
+    yield from ahead(_predict(cropped, predictor, FRAMES_PER_BATCH))
 
 
 def _crop(frames: Iterable[Frame], boxes: BoxSource, predictor: PosePredictor) -> Iterator[tuple[Frame, Crops | None]]:

@@ -168,6 +168,8 @@ def set_device(gpus: str) -> str:
     cv2.setNumThreads(1)  # crops are made by several threads already
     if not paddle.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
         paddle.set_device("cpu")
+        if gpus != "0":  # the default
+            logger.warning("=> GPUS names %s, and Paddle sees no GPU: this runs on the CPU", gpus)
     elif ranks()[1] > 1:
         paddle.set_device(f"gpu:{paddle.distributed.ParallelEnv().device_id}")
     else:

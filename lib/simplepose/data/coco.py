@@ -125,7 +125,8 @@ def read_coco(path: str | Path, skeleton: Skeleton) -> CocoAnnotations:
         status = path.stat()
     except OSError:
         raise UserError(
-            f"no such annotation file: {path}; DATASET.ROOT should hold annotations/ and images/ (see data/README.md)"
+            f"no such annotation file: {path}; DATASET.ROOT should hold annotations/ and images/, and "
+            "DATASET.TRAIN_SET and DATASET.TEST_SET name the sets (see data/README.md)"
         ) from None
     return _read_coco(path, skeleton, (status.st_mtime_ns, status.st_size))
 

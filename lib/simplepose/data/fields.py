@@ -36,11 +36,12 @@ def numbers_of(
         UserError: an entry without the field, of another shape, or with something that is not a number in the bounds.
     """
     try:
-        values = np.array([entry[field] for entry in entries], dtype=np.float64)
+        values = np.array([entry[field] for entry in entries])
         if not entries:
             return values.reshape(0, *shape)
-        if values.shape == (len(entries), *shape) and ((values >= low) & (values <= high)).all():  # false of NaN
-            return values
+        is_number = values.dtype.kind in "biuf"  # not text, which may be "12"
+        if is_number and values.shape == (len(entries), *shape) and ((values >= low) & (values <= high)).all():
+            return values.astype(np.float64)  # no NaN: it is in no bounds
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
     for row, entry in zip(rows or range(len(entries)), entries):

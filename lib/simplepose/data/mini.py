@@ -25,7 +25,7 @@ from scipy.io import savemat
 from tqdm import tqdm
 
 from simplepose.errors import UserError
-from simplepose.files import written_whole
+from simplepose.files import SETTINGS_BYTES, read_json, written_whole
 
 GENERATOR_VERSION = 1  # raise it when the same seed draws something else
 TEST_IMAGES = 4  # test.json is for looking, not for scoring
@@ -651,8 +651,8 @@ def _holds_set(root: Path, recipe: dict) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / "mini.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(root / "mini.json", SETTINGS_BYTES)
+    except UserError:
         raise UserError(f"{root} exists and is not a mini data set; choose another folder") from None
     if found != recipe:
         names = [name for name in recipe if not isinstance(found, dict) or found.get(name) != recipe[name]]

@@ -55,7 +55,8 @@ def load_mpii(root: str | Path, image_set: str, data_format: str = "jpg") -> lis
 def _read_entries(path: Path) -> list[Any]:
     if not path.exists():
         raise UserError(
-            f"no such annotation file: {path}; DATASET.ROOT should hold annot/ and images/ (see data/README.md)"
+            f"no such annotation file: {path}; DATASET.ROOT should hold annot/ and images/, and DATASET.TRAIN_SET and "
+            "DATASET.TEST_SET name the sets (see data/README.md)"
         )
     entries = read_json(path)
     if not isinstance(entries, list):

@@ -161,7 +161,9 @@ def _result_fault(result: Any, truth: CocoAnnotations, length: int) -> str | Non
             return OTHER_CATEGORY
         if len(result["keypoints"]) != length:
             return f"without {length} keypoint numbers"
-        numbers = np.array([*result["keypoints"], result["score"]], dtype=np.float64)
+        numbers = np.array([*result["keypoints"], result["score"]])
+        if numbers.dtype.kind not in "biuf":
+            return MALFORMED
         return None if (np.abs(numbers) <= MAX_PIXELS).all() else "with numbers that are not finite or much too large"
     except (KeyError, TypeError, ValueError, OverflowError):
         return MALFORMED
