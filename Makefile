@@ -1,5 +1,5 @@
 # Each target sets itself up: a virtual environment in .venv, then what it needs.
-# Without make, or on Windows: the same commands, one by one, in README.md.
+# Without make, or on Windows: the same commands, one by one, in docs/zh/install.md and docs/en/install.md.
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
