@@ -33,7 +33,7 @@ ROOT = HERE.parent
 
 
 def heatmap_targets(rounds: int, quick: bool) -> list[Row]:
-    from simplepose.heatmaps import HeatmapCodec
+    from simplepose.core.codecs.gaussian import HeatmapCodec
 
     rng = np.random.default_rng(0)
     codec = HeatmapCodec((256, 256), (64, 64), 2)
@@ -50,7 +50,7 @@ def heatmap_targets(rounds: int, quick: bool) -> list[Row]:
 
 
 def decoding(rounds: int, quick: bool) -> list[Row]:
-    from simplepose.heatmaps import HeatmapCodec
+    from simplepose.core.codecs.gaussian import HeatmapCodec
 
     heatmaps = np.random.default_rng(0).random((256, 17, 64, 48), dtype=np.float32)
     codec = HeatmapCodec((192, 256), (48, 64), 2)
@@ -75,8 +75,8 @@ def pckh_scores(rounds: int, quick: bool) -> list[Row]:
 
 
 def oks_nms(rounds: int, quick: bool) -> list[Row]:
+    from simplepose.core.skeletons import COCO
     from simplepose.metrics.coco_ap import oks_nms
-    from simplepose.skeletons import COCO
 
     rng = np.random.default_rng(0)
     sigmas = np.array(COCO.sigmas)
@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="where the figures go")
     args = parser.parse_args()
 
-    from simplepose.runtime import git_commit, machine
+    from simplepose.machine.provenance import git_commit, machine
 
     rows = []
     for name in args.only:

@@ -34,7 +34,7 @@ print(time.perf_counter() - start)
 CALLS = {
     "pycocotools.COCO()": ("from pycocotools.coco import COCO", "COCO({path!r})"),
     "load_coco()": (
-        "from simplepose.data.coco import load_coco; from simplepose.skeletons import COCO",
+        "from simplepose.data.coco import load_coco; from simplepose.core.skeletons import COCO",
         "samples = load_coco({root!r}, 'train2017', COCO, 0.75)",
     ),
 }
@@ -54,7 +54,7 @@ def write_annotations(path: Path, persons: int, seed: int = 0) -> None:
         }
         for k in range(1, num_images + 1)
     ]  # fmt: skip
-    from simplepose.skeletons import COCO
+    from simplepose.core.skeletons import COCO
 
     category = {"supercategory": "person", "id": 1, "name": "person", "keypoints": list(COCO.joints)}
     head = json.dumps({"info": {}, "licenses": [], "images": images, "categories": [category]})
@@ -98,8 +98,8 @@ def time_loading(persons: int, repeat: int) -> None:
 
 
 def time_nms(people: int, images: int) -> None:
+    from simplepose.core.skeletons import COCO
     from simplepose.metrics.coco_ap import oks_nms, soft_oks_nms
-    from simplepose.skeletons import COCO
 
     rng = np.random.default_rng(0)
     sigmas = np.array(COCO.sigmas)

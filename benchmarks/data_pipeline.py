@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 import peers
 from timing import Row, by_turns, table
 
-from simplepose.errors import run_command
+from simplepose.core.errors import run_command
 
 BATCH = 32
 NOISE, QUALITY = 2.5, 75  # grey levels, and JPEG's; gives files of about 125 kB
@@ -47,12 +47,12 @@ def made_up_samples(folder: str, persons: int) -> list:
 
 def rows(samples: list, size_wh: tuple[int, int], rounds: int) -> list[Row]:
     """Without and with the cache, each beside the plain loader."""
+    from simplepose.core.codecs.gaussian import HeatmapCodec
+    from simplepose.core.images import INPUT_FORMATS
+    from simplepose.core.skeletons import MPII
     from simplepose.data.augment import AugmentationSettings, sample_augmentation
     from simplepose.data.crop_cache import open_crop_cache
     from simplepose.data.dataset import PoseDataset
-    from simplepose.heatmaps import HeatmapCodec
-    from simplepose.preprocessing import INPUT_FORMATS
-    from simplepose.skeletons import MPII
 
     cv2.setNumThreads(1)  # per core
     settings = AugmentationSettings(0.25, 30)

@@ -34,19 +34,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="everything once, small: that it runs, not how fast")
     args = parser.parse_args()
 
-    from simplepose.runtime import available_cores, start_paddle
+    from simplepose.machine.device import available_cores
+    from simplepose.machine.paddle_start import start_paddle
 
     start_paddle()
-    from simplepose import build
-    from simplepose.config import load_config
+    from simplepose.build.model import build_model, build_pose_network, load_config_and_weights, load_model
+    from simplepose.config.load import load_config
 
     if args.model_file:
-        config, weights, _ = build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": args.model_file})
-        model = build.load_model(config, weights)
+        config, weights, _ = load_config_and_weights(None, [], {"TEST.MODEL_FILE": args.model_file})
+        model = load_model(config, weights)
     else:
         config = load_config(None, QUICK if args.quick else DEFAULTS)
-        model = build.build_model(config)
-    pose = build.build_pose_network(config, model)
+        model = build_model(config)
+    pose = build_pose_network(config, model)
     width, height = pose.codec.image_size_wh
     with scratch_folder() as folder:
         candidates, bare = make_candidates(model, pose, Path(folder))
@@ -62,11 +63,12 @@ def make_candidates(model, pose, folder: Path):
     import paddle2onnx
 
     import deploy
-    from simplepose.export import export_onnx, export_paddle, quiet
-    from simplepose.inference import GraphOptions, InferenceSettings, load_pose_network
-    from simplepose.onnx_runtime import open_session
-    from simplepose.parity import compare
-    from simplepose.precision import write_float16, write_int8
+    from simplepose.build.model import load_pose_network
+    from simplepose.export.onnx import export_onnx, export_paddle, quiet
+    from simplepose.export.parity import compare
+    from simplepose.export.quantize import write_float16, write_int8
+    from simplepose.inference.network import GraphOptions, InferenceSettings
+    from simplepose.inference.onnx_network import open_session
 
     width, height = pose.codec.image_size_wh
     crops = np.random.default_rng(0).integers(0, 256, (8, height, width, 3)).astype(np.uint8)

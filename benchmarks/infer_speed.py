@@ -35,10 +35,10 @@ def main() -> None:
 def compare(args: argparse.Namespace) -> None:
     import cv2
 
-    from simplepose.detectors import PersonDetector
-    from simplepose.heatmaps import HeatmapCodec
-    from simplepose.inference import PosePredictor
-    from simplepose.sources import open_source
+    from simplepose import PosePredictor
+    from simplepose.core.codecs.gaussian import HeatmapCodec
+    from simplepose.inference.detectors.person import PersonDetector
+    from simplepose.inference.sources import open_source
 
     cv2.setNumThreads(1)
     heatmaps = np.random.default_rng(0).random((64, 17, 64, 48), dtype=np.float32)
@@ -71,9 +71,9 @@ def compare(args: argparse.Namespace) -> None:
 
 def run_pipeline(images: str, predictor, detector) -> None:
     """What infer.py does, drawings and JSON included."""
-    from simplepose.outputs import Painter, choose_outputs
-    from simplepose.pipeline import find_poses
-    from simplepose.sources import open_source
+    from simplepose.inference.pipeline import find_poses
+    from simplepose.inference.sources import open_source
+    from simplepose.inference.writers import Painter, choose_outputs
 
     source, painter = open_source(images), Painter(predictor.skeleton, 0.2)
     with tempfile.TemporaryDirectory() as folder:

@@ -27,23 +27,23 @@ WARM_UP = 3
 
 def export(args: argparse.Namespace) -> None:
     """An untrained network as an ONNX file."""
-    from simplepose.runtime import start_paddle
+    from simplepose.machine.paddle_start import start_paddle
 
     start_paddle()
-    from simplepose import build
-    from simplepose.config import load_config
-    from simplepose.export import export_onnx
+    from simplepose.build.model import build_model, build_pose_network
+    from simplepose.config.load import load_config
+    from simplepose.export.onnx import export_onnx
 
     width, height = args.size
     config = load_config(
         None, ["DATASET.DATASET=coco", f"MODEL.DEPTH={args.depth}", f"MODEL.IMAGE_SIZE=[{width},{height}]"]
     )
-    model = build.build_model(config)
-    export_onnx(model, args.export, build.build_pose_network(config, model), {})
+    model = build_model(config)
+    export_onnx(model, args.export, build_pose_network(config, model), {})
 
 
 def ours(args: argparse.Namespace):
-    from simplepose.onnx_runtime import OnnxNetwork, open_session
+    from simplepose.inference.onnx_network import OnnxNetwork, open_session
 
     return OnnxNetwork(open_session(args.model_file))
 
@@ -51,7 +51,7 @@ def ours(args: argparse.Namespace):
 def bare_onnxruntime(args: argparse.Namespace):
     import onnxruntime
 
-    from simplepose.runtime import available_cores
+    from simplepose.machine.device import available_cores
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
@@ -65,7 +65,7 @@ def torch_eager(args: argparse.Namespace):
     import torch
     from torch_network import PoseResNet
 
-    from simplepose.runtime import available_cores
+    from simplepose.machine.device import available_cores
 
     torch.set_num_threads(available_cores())
     model = PoseResNet(args.depth, NUM_JOINTS).eval()

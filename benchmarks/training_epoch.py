@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 import peers
 from timing import peak_memory_mib, scratch_folder
 
-from simplepose.errors import UserError, run_command
+from simplepose.core.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "experiments" / "lspet" / "resnet18" / "128x128_d256x3_adam_lr1e-3.yaml"
@@ -39,33 +39,36 @@ def lspet() -> Path:
 
 def paddle_epoch(args: argparse.Namespace, config, folder: Path):
     """train_one_epoch and evaluate, over the first batches."""
-    from simplepose.runtime import set_device, set_seeds, start_paddle
+    from simplepose.machine.device import set_device, set_seeds
+    from simplepose.machine.paddle_start import start_paddle
 
     start_paddle()
-    from simplepose import build
-    from simplepose.checkpoint import Progress
-    from simplepose.engine import evaluate, train_one_epoch
-    from simplepose.inference import paddle_network
+    from simplepose.build.data import build_train_loader, build_valid_loader
+    from simplepose.build.model import build_inference_settings
+    from simplepose.build.training import build_kernels, build_loop_settings, build_training_state
+    from simplepose.inference.network import paddle_network
     from simplepose.metrics.pckh import PckhEvaluator
-    from simplepose.watch import Watch
+    from simplepose.training.evaluation import evaluate
+    from simplepose.training.health import Health
+    from simplepose.training.loop import train_one_epoch
+    from simplepose.training.watchers import LogLines
 
     set_device(config.GPUS)
     set_seeds(config.TRAIN.SEED)
-    train, valid = build.build_train_loader(config), build.build_valid_loader(config)
+    train, valid = build_train_loader(config), build_valid_loader(config)
     num_train, num_valid = shares(args.persons, len(train.dataset), len(valid.dataset))
     train.dataset.samples, valid.dataset.samples = train.dataset.samples[:num_train], valid.dataset.samples[:num_valid]
     train.sampler.length, valid.sampler.length = num_train, num_valid
     evaluator = PckhEvaluator(num_valid, config.MODEL.NUM_JOINTS, ground_truth(args.data, num_valid))
-    model = build.build_model(config)
     config.TRAIN.AMP = "O1" if args.amp else "O0"
-    model.kernels, _ = build.build_kernels(config)
-    optimizer = build.build_optimizer(config, model, len(train))
+    kernels, _ = build_kernels(config)
+    state = build_training_state(config, kernels, len(train))
 
     def epoch() -> float:
-        watch = Watch(model, train.dataset, folder)
-        train_one_epoch(model, train, optimizer, Progress(), 1, config.PRINT_FREQ, watch=watch)
-        settings = build.build_inference_settings(config)
-        evaluate(paddle_network(model), valid, evaluator, settings, config.PRINT_FREQ)
+        watchers = [Health(state.model, train.dataset, folder), LogLines(1)]
+        train_one_epoch(state.model, train, state, build_loop_settings(config), watchers)
+        settings = build_inference_settings(config)
+        evaluate(paddle_network(state.model), valid, evaluator, settings, config.PRINT_FREQ)
         return evaluator.compute()[evaluator.primary]
 
     return epoch
@@ -77,19 +80,20 @@ def torch_epoch(args: argparse.Namespace, config, folder: Path):
     from torch.utils.data import DataLoader, Dataset
     from torch_network import PoseResNet
 
-    from simplepose import build
+    from simplepose.build.data import build_train_samples, build_valid_samples
+    from simplepose.build.model import build_codec
+    from simplepose.core.geometry import apply_affine, crop_affine, invert_affine
+    from simplepose.core.skeletons import MPII
     from simplepose.data.augment import NO_AUGMENTATION, AugmentationSettings, sample_augmentation
-    from simplepose.geometry import apply_affine, crop_affine, invert_affine
+    from simplepose.machine.device import available_cores
     from simplepose.metrics.pckh import CURVE_THRESHOLDS, pckh_metrics
-    from simplepose.runtime import available_cores
-    from simplepose.skeletons import MPII
 
     cv2.setNumThreads(1)
     torch.set_num_threads(available_cores())
     torch.manual_seed(config.TRAIN.SEED)
     settings = AugmentationSettings(config.DATASET.SCALE_FACTOR, config.DATASET.ROT_FACTOR, config.DATASET.FLIP)
-    codec = build.build_codec(config)
-    train_samples, valid_samples = build.build_train_samples(config), build.build_valid_samples(config)
+    codec = build_codec(config)
+    train_samples, valid_samples = build_train_samples(config), build_valid_samples(config)
     num_train, num_valid = shares(args.persons, len(train_samples), len(valid_samples))
     truth = ground_truth(args.data, num_valid)
 
@@ -188,7 +192,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.data.is_dir():
         raise UserError(f"no LSPET at {args.data}; set POSE_REAL_DATA or --data (data/README.md)")
-    from simplepose.config import load_config
+    from simplepose.config.load import load_config
 
     config = load_config(RECIPE, [f"DATASET.ROOT={args.data.as_posix()}"])
     with scratch_folder() as folder:

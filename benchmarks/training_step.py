@@ -19,7 +19,7 @@ from timing import once, peak_memory_mib, scratch_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
-from simplepose.errors import run_command
+from simplepose.core.errors import run_command
 
 NUM_JOINTS = 16
 FLOP_PER_MAC = 3 * 2  # forward, gradient of the input, gradient of the weights: each a multiplication and an addition
@@ -54,7 +54,7 @@ def matrix_product_rate(side: int, repeats: int) -> float:
     if importlib.util.find_spec("torch"):
         import torch
 
-        from simplepose.runtime import available_cores
+        from simplepose.machine.device import available_cores
 
         torch.set_num_threads(available_cores())
         tensors = torch.from_numpy(factors)
@@ -64,22 +64,22 @@ def matrix_product_rate(side: int, repeats: int) -> float:
 
 
 def paddle_step(args: argparse.Namespace, images: np.ndarray, targets: np.ndarray):
-    from simplepose.runtime import start_paddle
+    from simplepose.machine.paddle_start import start_paddle
 
     start_paddle()
     import paddle
 
-    from simplepose.losses import joints_mse_loss
     from simplepose.models.onednn_training import TrainingKernels
     from simplepose.models.pose_resnet import PoseResNet
-    from simplepose.optim import build_optimizer
+    from simplepose.training.losses import joints_mse_loss
+    from simplepose.training.optim import build_optimizer, learning_rate
 
     model = PoseResNet(args.depth, NUM_JOINTS)
     flop = FLOP_PER_MAC * args.batch * multiply_adds(model, args.size)
     model.train()
     if args.runtime == "paddle":
         model.kernels = TrainingKernels(bfloat16=args.amp)
-    optimizer = build_optimizer("adam", model.parameters(), 1e-3, lambda iteration: 1.0)
+    optimizer = build_optimizer("adam", model.parameters(), learning_rate(1e-3, lambda iteration: 1.0))
     images, targets = paddle.to_tensor(images), paddle.to_tensor(targets)
     weights = paddle.ones([args.batch, NUM_JOINTS])
 
@@ -97,7 +97,7 @@ def torch_step(args: argparse.Namespace, images: np.ndarray, targets: np.ndarray
     import torch
     from torch_network import PoseResNet
 
-    from simplepose.runtime import available_cores
+    from simplepose.machine.device import available_cores
 
     torch.set_num_threads(available_cores())
     layout = torch.contiguous_format if args.runtime == "torch" else torch.channels_last

@@ -25,11 +25,11 @@ from matplotlib.transforms import Affine2D
 ROOT = Path(__file__).resolve().parent.parent
 runpy.run_path(str(ROOT / "pose_estimation" / "_init_paths.py"))
 
+from simplepose.core.codecs.gaussian import HeatmapCodec  # noqa: E402
+from simplepose.core.images import INPUT_FORMATS  # noqa: E402
+from simplepose.core.skeletons import MPII  # noqa: E402
 from simplepose.data.dataset import PoseDataset  # noqa: E402
 from simplepose.data.mpii import load_mpii  # noqa: E402
-from simplepose.heatmaps import HeatmapCodec  # noqa: E402
-from simplepose.preprocessing import INPUT_FORMATS  # noqa: E402
-from simplepose.skeletons import MPII  # noqa: E402
 
 SAMPLE = 6  # row of train.json
 XLIM, YLIM = (0, 31), (0, 9.6)  # half inches

@@ -20,9 +20,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 runpy.run_path(str(ROOT / "pose_estimation" / "_init_paths.py"))
 
-from simplepose.build import load_config_and_weights  # noqa: E402
-from simplepose.errors import run_command  # noqa: E402
-from simplepose.runtime import start_paddle  # noqa: E402
+from simplepose.build.model import load_config_and_weights  # noqa: E402
+from simplepose.core.errors import run_command  # noqa: E402
+from simplepose.machine.paddle_start import start_paddle  # noqa: E402
 
 TILE = 190  # pixels, each of the three pictures of a person
 GAP = 6
@@ -47,19 +47,20 @@ def main() -> None:
 
 
 def draw(args: argparse.Namespace, config, weights) -> None:
-    from simplepose import build
-    from simplepose.checkpoint import load_weights
+    from simplepose.build.data import build_valid_samples
+    from simplepose.build.model import build_codec, build_inference_settings, build_model, build_skeleton
+    from simplepose.core.drawing import draw_pose, write_image
+    from simplepose.core.images import INPUT_FORMATS
     from simplepose.data.dataset import PoseDataset
-    from simplepose.inference import paddle_network, predict_heatmaps
-    from simplepose.preprocessing import INPUT_FORMATS
-    from simplepose.visualize import draw_pose, write_image
+    from simplepose.inference.network import paddle_network, predict_heatmaps
+    from simplepose.weights.network import load_weights
 
     logging.getLogger("simplepose").setLevel(logging.ERROR)
-    model = build.build_model(config)
+    model = build_model(config)
     load_weights(model, weights)
-    network, settings = paddle_network(model), build.build_inference_settings(config)
-    skeleton, codec = build.build_skeleton(config), build.build_codec(config)
-    samples = build.build_valid_samples(config)
+    network, settings = paddle_network(model), build_inference_settings(config)
+    skeleton, codec = build_skeleton(config), build_codec(config)
+    samples = build_valid_samples(config)
     chosen = np.linspace(0, len(samples) - 1, args.people).round().astype(int)  # rows
 
     input_format = INPUT_FORMATS[config.MODEL.INPUT_FORMAT]

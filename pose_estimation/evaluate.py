@@ -1,102 +1,10 @@
-"""Score a file of predictions against the ground truth; no network, no images."""
+"""The command `evaluate` of a checkout; what it does is in lib/simplepose/commands/evaluate.py."""
 
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
 import _init_paths  # noqa: F401
-from simplepose.cli import Parser
-from simplepose.errors import UserError, run_command
-
-EXAMPLES = """examples:
-  python pose_estimation/evaluate.py --dataset mpii --gt data/mpii/annot/gt_valid.mat --pred pred.mat
-  python pose_estimation/evaluate.py --dataset mpii --gt ... --pred pred.mat --json scores.json --plot curve.png
-  python pose_estimation/evaluate.py --dataset coco --gt person_keypoints_val2017.json --pred keypoints_results.json
-"""
-
-
-def main() -> int | None:
-    parser = Parser(description=__doc__, epilog=EXAMPLES)
-    parser.add_argument("--dataset", choices=("mpii", "coco"), required=True)
-    parser.add_argument("--gt", required=True, metavar="FILE", help="gt_valid.mat; COCO: person_keypoints_val2017.json")
-    parser.add_argument(
-        "--pred",
-        required=True,
-        metavar="FILE",
-        help="`preds` (N, 16, 2 or 3), 1-based, in a .mat file; COCO: keypoint results, JSON",
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
-    parser.add_argument("--plot", metavar="FILE", help="MPII: also draw PCKh against the threshold, a line per joint")
-    parser.add_argument("--skeleton", metavar="FILE", help="COCO format: the YAML file of other joints than COCO's")
-    args = parser.parse_args()
-    for flag, dataset in (("plot", "mpii"), ("skeleton", "coco")):
-        if getattr(args, flag) and args.dataset != dataset:
-            raise UserError(f"--{flag} goes with --dataset {dataset}")
-
-    from simplepose.runtime import write_json
-
-    metrics = {"mpii": evaluate_mpii, "coco": evaluate_coco}[args.dataset](args)
-    if args.json:
-        write_json(Path(args.json), metrics)
-        print(f"=> figures: {args.json}")
-
-
-def evaluate_coco(args: argparse.Namespace) -> dict[str, float]:
-    """AP and AR of keypoint results."""
-    from simplepose.data.coco import read_coco
-    from simplepose.metrics.coco_ap import coco_metrics, coco_table, load_results
-    from simplepose.skeletons import COCO, load_skeleton
-
-    skeleton = load_skeleton(args.skeleton) if args.skeleton else COCO
-    truth = read_coco(args.gt, skeleton)
-    if not truth.annotations:
-        raise UserError(f"{args.gt} holds no annotated persons to score against")
-    metrics = coco_metrics(truth, load_results(args.pred, truth, skeleton), skeleton)
-    for line in coco_table(Path(args.pred).stem, metrics):
-        print(line)
-    return metrics
-
-
-def evaluate_mpii(args: argparse.Namespace) -> dict[str, float]:
-    """PCKh of predictions, and its curve."""
-    from simplepose.metrics import pckh
-
-    truth = pckh.load_pckh_ground_truth(args.gt)
-    predictions = pckh.load_predictions(args.pred)
-    metrics = pckh.pckh_metrics(predictions, truth)
-    for line in pckh.pckh_table(Path(args.pred).stem, metrics):
-        print(line)
-    print(f"Mean at threshold 0.10: {metrics['Mean@0.10']:.3f}")
-    print(f"Mean at threshold 0.11: {metrics['Mean@0.11']:.3f} (the column that is published as Mean@0.1)")
-    if args.plot:
-        plot_curve(pckh, predictions, truth, args.plot)
-        print(f"=> curve: {args.plot}")
-    return metrics
-
-
-def plot_curve(pckh, predictions, truth, path: str) -> None:
-    """Draw PCKh of each column against the threshold."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    curve = pckh.pckh(predictions, truth, pckh.CURVE_THRESHOLDS)  # (T, K)
-    figure, axes = plt.subplots(figsize=(6, 4.5), constrained_layout=True)
-    for column, names in pckh.COLUMNS.items():
-        line = np.mean([curve[:, truth.joint_names.index(name)] for name in names], axis=0)
-        axes.plot(pckh.CURVE_THRESHOLDS, line, label=f"{column} {line[-1]:.1f}")
-    axes.set(xlabel="threshold (fraction of the head size)", ylabel="PCKh (%)", xlim=(0, 0.5), ylim=(0, 100))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", fontsize=8)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot draw to {path}: {error}") from None
-
+from simplepose.commands.evaluate import main
+from simplepose.core.errors import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

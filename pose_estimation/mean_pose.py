@@ -1,33 +1,10 @@
-"""Score the mean training pose on TEST_SET: what a network has to beat to have learnt anything."""
-
-from __future__ import annotations
+"""The command `mean_pose` of a checkout; what it does is in lib/simplepose/commands/mean_pose.py."""
 
 import sys
 
 import _init_paths  # noqa: F401
-from simplepose.cli import config_parser, parse_config
-from simplepose.errors import UserError, run_command
-
-
-def main() -> int | None:
-    _, config = parse_config(config_parser(__doc__))
-
-    import numpy as np
-
-    from simplepose import build
-    from simplepose.metrics.mean_pose import mean_pose, place_pose
-
-    train_samples = build.build_train_samples(config)
-    valid_samples = build.build_valid_samples(config)
-    evaluator = build.build_evaluator(config, valid_samples)
-    joints = place_pose(mean_pose(train_samples), valid_samples)
-    evaluator.add(np.arange(len(valid_samples)), joints, np.ones(joints.shape[:2]))
-    metrics = evaluator.compute()
-    if not metrics:
-        raise UserError(f"{config.DATASET.TEST_SET} has no labels to score against; set DATASET.TEST_SET")
-    for line in evaluator.table("mean training pose", metrics):
-        print(line)
-
+from simplepose.commands.mean_pose import main
+from simplepose.core.errors import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from simplepose.runtime import start_paddle
+from simplepose.machine.paddle_start import start_paddle
 
 ROOT = Path(__file__).resolve().parent.parent
 start_paddle()
@@ -31,10 +31,10 @@ def posenet(tmp_path_factory) -> tuple[Path, Path]:
     import paddle
 
     pytest.importorskip("paddle2onnx", reason="without paddle2onnx nothing is exported to ONNX")
-    from simplepose import build
-    from simplepose.checkpoint import save_weights
-    from simplepose.config import load_config
-    from simplepose.export import export_onnx
+    from simplepose.build.model import build_model, build_pose_network, weights_metadata
+    from simplepose.config.load import load_config
+    from simplepose.export.onnx import export_onnx
+    from simplepose.weights.network import save_weights
 
     folder = tmp_path_factory.mktemp("posenet")
     (folder / "tiny.yaml").write_text(
@@ -42,14 +42,14 @@ def posenet(tmp_path_factory) -> tuple[Path, Path]:
     )
     config = load_config(folder / "tiny.yaml")
     paddle.seed(0)
-    model = build.build_model(config)
+    model = build_model(config)
     for layer in (*model.deconv_layers[::3], model.final_layer):  # untrained, they draw nothing
         layer.weight.set_value(layer.weight * 300)
     for _ in range(20):  # for batch norm's statistics
         model(paddle.randn([4, 3, 96, 64]))  # heatmaps with peaks near 1
-    described = build.weights_metadata(config)
+    described = weights_metadata(config)
     save_weights(model, folder / "tiny.pdparams", described)
-    export_onnx(model, folder / "tiny.onnx", build.build_pose_network(config, model), described)
+    export_onnx(model, folder / "tiny.onnx", build_pose_network(config, model), described)
     return folder / "tiny.pdparams", folder / "tiny.onnx"
 
 

@@ -38,15 +38,16 @@ from test_weights_files import pose_state
 from tiny import tiny_description, write_tiny_onnx
 
 import deploy
-import evaluate
-from simplepose import build
-from simplepose.boxes import boxes_of_file
-from simplepose.config import dump_config, load_config
-from simplepose.errors import run_command
-from simplepose.inference import PosePredictor
-from simplepose.preprocessing import read_image
-from simplepose.skeletons import COCO
-from simplepose.sources import Frame
+from simplepose import PosePredictor
+from simplepose.build.data import build_evaluator, build_train_loader, build_valid_loader, build_valid_samples
+from simplepose.build.model import load_config_and_weights, weights_metadata
+from simplepose.commands import evaluate
+from simplepose.config.load import dump_config, load_config
+from simplepose.core.errors import run_command
+from simplepose.core.images import read_image
+from simplepose.core.skeletons import COCO
+from simplepose.inference.box_sources import boxes_of_file
+from simplepose.inference.sources import Frame
 from simplepose.weights import write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -228,21 +229,21 @@ def write_good_files(good: Path) -> None:
     write_tiny_onnx(good / "tiny.onnx", tiny_description())
     config = load_config(None, [*CONFIG, "MODEL.EXTRA.NUM_DECONV_FILTERS=[4,4,4]"])
     for ending in ("pdparams", "pth", "safetensors"):
-        write_weights(good / f"weights.{ending}", pose_state(18), build.weights_metadata(config))
+        write_weights(good / f"weights.{ending}", pose_state(18), weights_metadata(config))
 
 
 def read_batches(*overrides: str) -> None:
     """What a training and a validation read of a data set, down to the last crop and target."""
     config = load_config(None, [*CONFIG, "TRAIN.BATCH_SIZE=4", *overrides])
-    loaders = [build.build_valid_loader(config)]
+    loaders = [build_valid_loader(config)]
     if config.DATASET.DATASET == "mpii" or config.TEST.USE_GT_BBOX:
-        loaders.append(build.build_train_loader(config))
+        loaders.append(build_train_loader(config))
     for loader in loaders:
         for batch in loader.epoch():
             for name, values in vars(batch).items():
                 if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not np.isfinite(values).all():
                     raise AssertionError(f"{name} of a batch is not finite")
-    build.build_evaluator(config, build.build_valid_samples(config))
+    build_evaluator(config, build_valid_samples(config))
 
 
 def run_evaluate(*arguments: str) -> int | None:
@@ -274,7 +275,7 @@ def describe_onnx(damage: Callable[[Any], Any]) -> Callable[[Path], None]:
 
 def describe_weights(damage: Callable[[Any], Any]) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        metadata = build.weights_metadata(load_config(None, [*CONFIG, "MODEL.EXTRA.NUM_DECONV_FILTERS=[4,4,4]"]))
+        metadata = weights_metadata(load_config(None, [*CONFIG, "MODEL.EXTRA.NUM_DECONV_FILTERS=[4,4,4]"]))
         text = json.dumps(damage(metadata)).replace("\\ud800", "?")  # which our writers refuse
         write_weights(path, pose_state(18), json.loads(text))
 
@@ -371,7 +372,7 @@ def cases(seed: int) -> Iterator[Case]:
         path = f"weights.{ending}"
 
         def read_weights(path=path):
-            return build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": path})
+            return load_config_and_weights(None, [], {"TEST.MODEL_FILE": path})
 
         seeds = rng.integers(2**32, size=14).tolist()
         described = [describe_weights(lambda m, s=s: damaged_tree(m, np.random.default_rng(s))) for s in seeds]

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from simplepose.data.mini import draw_scene
-from simplepose.skeletons import COCO, MPII, Skeleton
+from simplepose.core.skeletons import COCO, MPII, Skeleton
+from simplepose.data.synthetic import draw_scene
 
 # COCO's joints by MPII's; the head top stands for the nose, and nobody has eyes or ears.
 COCO_FROM_MPII = [MPII.joints.index({"nose": "head_top"}.get(n, n)) if n == "nose" or n in MPII.joints else -1

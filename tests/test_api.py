@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from simplepose import Pose, PosePredictor, UserError
-from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import PoseNetwork
-from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import MPII
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.images import INPUT_FORMATS
+from simplepose.core.skeletons import MPII
+from simplepose.inference.network import PoseNetwork
 
 
 def brightest(images: np.ndarray) -> np.ndarray:

@@ -13,23 +13,23 @@ import pytest
 from pycocotools.coco import COCO as CocoApi
 from pycocotools.cocoeval import COCOeval
 
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.core.geometry import apply_affine, crop_affine, invert_affine
+from simplepose.core.oks import oks
+from simplepose.core.skeletons import COCO, Skeleton
 from simplepose.data.coco import CocoAnnotations, load_coco, read_coco
 from simplepose.data.sample import PoseSample
-from simplepose.errors import UserError
-from simplepose.geometry import apply_affine, crop_affine, invert_affine
-from simplepose.heatmaps import HeatmapCodec
 from simplepose.metrics.coco_ap import (
     COLUMNS,
     CocoEvaluator,
     coco_metrics,
     coco_table,
     load_results,
-    oks,
     oks_nms,
     rescore,
     soft_oks_nms,
 )
-from simplepose.skeletons import COCO, Skeleton
 
 ROOT = Path(__file__).resolve().parent.parent
 HALF = np.array([0.5])  # a sigma that makes (2 sigma)^2 = 1

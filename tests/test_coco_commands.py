@@ -10,8 +10,8 @@ import pytest
 import yaml
 from mini_coco import COCO_FROM_MPII, detections_of, write_mini_coco
 
+from simplepose.core.skeletons import COCO, MPII, Skeleton, skeleton_from
 from simplepose.metrics.coco_ap import COLUMNS
-from simplepose.skeletons import COCO, MPII, Skeleton, skeleton_from
 from simplepose.weights import read_weights
 
 FIVE = Skeleton(
@@ -199,7 +199,7 @@ def test_coco_files_from_the_command_line(persons, run_command, tmp_path):
 
 
 def test_the_drawing_of_cocos_joints_has_both_sides():
-    from simplepose.visualize import LEFT_COLOR, MIDDLE_COLOR, RIGHT_COLOR, draw_pose
+    from simplepose.core.drawing import LEFT_COLOR, MIDDLE_COLOR, RIGHT_COLOR, draw_pose
 
     image = np.zeros((400, 400, 3), np.uint8)
     keypoints = np.array([[20 + 20 * k, 380 - 20 * k] for k in range(17)], float)

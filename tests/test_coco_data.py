@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from simplepose.core.errors import UserError
+from simplepose.core.images import read_image
+from simplepose.core.skeletons import COCO, Skeleton
 from simplepose.data.coco import annotation_file, load_coco, read_coco
 from simplepose.data.coco_files import draw_images, keep_category, merge_detections, subset
-from simplepose.errors import UserError
-from simplepose.preprocessing import read_image
-from simplepose.skeletons import COCO, Skeleton
 
 DOT = Skeleton("dot", joints=("dot",), pairs=(), limbs=(), sigmas=(0.05,))
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from simplepose.build import run_folder
-from simplepose.cli import Parser, config_parser, parse_flags
-from simplepose.config import load_config
-from simplepose.errors import run_command as run_main
-from simplepose.files import written_whole
+from simplepose.build.training import run_folder
+from simplepose.commands.cli import Parser, config_parser, parse_flags
+from simplepose.config.load import load_config
+from simplepose.core.errors import run_command as run_main
+from simplepose.core.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(

@@ -6,17 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from simplepose.config import (
-    DEFAULTS,
-    arch_name,
-    dump_config,
-    get_key,
-    inert_warnings,
-    load_config,
-    parse_interval,
-    recipe,
-)
-from simplepose.errors import UserError
+from simplepose.config.load import arch_name, dump_config, get_key, inert_warnings, load_config, parse_interval, recipe
+from simplepose.config.schema import DEFAULTS
+from simplepose.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*/resnet*/*.yaml"))

@@ -13,16 +13,16 @@ import cv2
 import numpy as np
 import pytest
 
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.core.geometry import apply_affine, crop_affine, patch_affine
+from simplepose.core.images import INPUT_FORMATS
+from simplepose.core.skeletons import MPII
 from simplepose.data import crop_cache
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.crop_cache import cut_patch, open_crop_cache, shown_region
 from simplepose.data.dataset import PoseDataset
 from simplepose.data.sample import PoseSample
-from simplepose.errors import UserError
-from simplepose.geometry import apply_affine, crop_affine, patch_affine
-from simplepose.heatmaps import HeatmapCodec
-from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import MPII
 
 SIZE_WH = (64, 96)
 SETTINGS = AugmentationSettings(0.25, 30)

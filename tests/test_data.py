@@ -10,16 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
+from simplepose.core.codecs.gaussian import HeatmapCodec, argmax_cells
+from simplepose.core.errors import UserError
+from simplepose.core.geometry import apply_affine
+from simplepose.core.images import INPUT_FORMATS, read_image
+from simplepose.core.skeletons import MPII
 from simplepose.data.augment import AugmentationSettings, sample_augmentation
-from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.dataset import PoseDataset
+from simplepose.data.loader import BatchLoader, BatchSampler
 from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, select_well_framed
-from simplepose.errors import UserError
-from simplepose.geometry import apply_affine
-from simplepose.heatmaps import HeatmapCodec, argmax_cells
 from simplepose.metrics.mean_pose import mean_pose, place_pose
-from simplepose.preprocessing import INPUT_FORMATS, read_image
-from simplepose.skeletons import MPII
 
 CODEC = HeatmapCodec((64, 64), (16, 16), 1)
 

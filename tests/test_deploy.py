@@ -17,15 +17,16 @@ from test_graph import random_crops, random_network
 
 import deploy
 from simplepose import PosePredictor
-from simplepose.errors import UserError
-from simplepose.export import export_onnx, export_paddle
-from simplepose.heatmaps import HeatmapCodec, flip_heatmaps
-from simplepose.inference import GraphOptions, InferenceSettings, cut_out
-from simplepose.onnx_runtime import METADATA_KEY
-from simplepose.pipeline import find_poses
-from simplepose.preprocessing import INPUT_FORMATS, normalize
-from simplepose.skeletons import MPII
-from simplepose.sources import Frame
+from simplepose.core.codecs.gaussian import HeatmapCodec, flip_heatmaps
+from simplepose.core.errors import UserError
+from simplepose.core.images import INPUT_FORMATS, normalize
+from simplepose.core.skeletons import MPII
+from simplepose.export.onnx import export_onnx, export_paddle
+from simplepose.inference.network import GraphOptions, InferenceSettings
+from simplepose.inference.onnx_network import METADATA_KEY
+from simplepose.inference.pipeline import find_poses
+from simplepose.inference.predictor import cut_out
+from simplepose.inference.sources import Frame
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "pose_estimation" / "deploy.py"

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from test_weights_files import pose_state
 
-from simplepose import build
-from simplepose.config import DESCRIBED, get_key, load_config
-from simplepose.errors import UserError
+from simplepose.build.model import build_model, load_config_and_weights, weights_metadata
+from simplepose.build.training import find_pretrained, run_folder
+from simplepose.config.load import get_key, load_config
+from simplepose.config.schema import DESCRIBED
+from simplepose.core.errors import UserError
 from simplepose.weights import from_project, read_weights, write_paddle, write_torch, write_weights
 
 FILTERS = "MODEL.EXTRA.NUM_DECONV_FILTERS=[4,4,4]"  # those of `pose_state`
@@ -56,8 +58,8 @@ def test_our_own_file_rebuilds_its_configuration(experiment, tmp_path):
     overrides = ["MODEL.STYLE=caffe", "MODEL.INPUT_FORMAT=rgb", "MODEL.EXTRA.SIGMA=1.5"]
     trained = load_config(experiment, overrides)
     path = tmp_path / "model_best.safetensors"
-    write_weights(path, pose_state(50), build.weights_metadata(trained, epoch=3, metrics={"Mean": 88.5}))
-    config, weights, notes = build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
+    write_weights(path, pose_state(50), weights_metadata(trained, epoch=3, metrics={"Mean": 88.5}))
+    config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
     assert {key: get_key(config, key) for key in DESCRIBED} == {key: get_key(trained, key) for key in DESCRIBED}
     assert (config.MODEL.STYLE, config.MODEL.IMAGE_SIZE, config.MODEL.EXTRA.HEATMAP_SIZE) == (
         "caffe",
@@ -66,15 +68,13 @@ def test_our_own_file_rebuilds_its_configuration(experiment, tmp_path):
     )
     assert weights.metadata["metrics"] == {"Mean": 88.5} and weights.metadata["epoch"] == 3
     assert notes == []
-    assert build.run_folder(config, path).as_posix() == "output/mpii/pose_resnet_50/model_best"
+    assert run_folder(config, path).as_posix() == "output/mpii/pose_resnet_50/model_best"
 
 
 def test_what_a_foreign_file_cannot_say_is_asked_for_or_told(original):
     with pytest.raises(UserError, match=r"does not say the input size .* as MODEL\.IMAGE_SIZE=\[192,256\]"):
-        build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": original})
-    config, _, notes = build.load_config_and_weights(
-        None, [f"TEST.MODEL_FILE={original}", "MODEL.IMAGE_SIZE=[192,256]"], {}
-    )
+        load_config_and_weights(None, [], {"TEST.MODEL_FILE": original})
+    config, _, notes = load_config_and_weights(None, [f"TEST.MODEL_FILE={original}", "MODEL.IMAGE_SIZE=[192,256]"], {})
     assert (config.DATASET.DATASET, config.MODEL.DEPTH, config.MODEL.IMAGE_SIZE) == ("coco", 50, [192, 256])
     assert notes == [
         f"DATASET.DATASET: coco is assumed, {original} does not say",  # 17 joints
@@ -82,13 +82,13 @@ def test_what_a_foreign_file_cannot_say_is_asked_for_or_told(original):
     ]
     write_torch(original, from_project(pose_state(50, joints=14)))
     with pytest.raises(UserError, match=r"predicts 14 joints, as no skeleton that is known here \(mpii 16, coco 17\)"):
-        build.load_config_and_weights(None, ["MODEL.IMAGE_SIZE=64"], {"TEST.MODEL_FILE": original})
-    assert build.run_folder(config, original).name == "pose_resnet_50_256x192"
+        load_config_and_weights(None, ["MODEL.IMAGE_SIZE=64"], {"TEST.MODEL_FILE": original})
+    assert run_folder(config, original).name == "pose_resnet_50_256x192"
 
 
 def test_weights_are_scored_on_their_own_data_set(original, tmp_path):
     def sets(weights, *overrides, **flags):
-        config = build.load_config_and_weights(None, list(overrides), {"TEST.MODEL_FILE": str(weights), **flags})[0]
+        config = load_config_and_weights(None, list(overrides), {"TEST.MODEL_FILE": str(weights), **flags})[0]
         return config.DATASET.TRAIN_SET, config.DATASET.TEST_SET, config.TEST.USE_GT_BBOX
 
     assert sets(original, "MODEL.IMAGE_SIZE=64") == ("train2017", "val2017", True)
@@ -107,14 +107,14 @@ def test_what_is_written_wins_over_the_file_and_the_file_over_the_defaults(exper
     path = tmp_path / "port.pdparams"
     write_paddle(path, pose_state(50))  # no metadata: the earlier Paddle port's
     flags = {"TEST.MODEL_FILE": str(path)}
-    config, _, notes = build.load_config_and_weights(experiment, [], flags)
+    config, _, notes = load_config_and_weights(experiment, [], flags)
     assert config.MODEL.INPUT_FORMAT == "humanposebl"
     assert notes == [
         f"{path} carries no description of its network: taken for weights of the earlier Paddle port, "
         "MODEL.INPUT_FORMAT humanposebl; write another INPUT_FORMAT if it is not",
         f"MODEL.INPUT_FORMAT: humanposebl, as {path} says; {experiment} leaves it open (default bgr)",
     ]
-    config, _, notes = build.load_config_and_weights(experiment, ["MODEL.INPUT_FORMAT=bgr"], flags)
+    config, _, notes = load_config_and_weights(experiment, ["MODEL.INPUT_FORMAT=bgr"], flags)
     assert config.MODEL.INPUT_FORMAT == "bgr"
     assert notes[1:] == [f"MODEL.INPUT_FORMAT: bgr is configured and used, {path} was made with humanposebl"]
 
@@ -122,10 +122,8 @@ def test_what_is_written_wins_over_the_file_and_the_file_over_the_defaults(exper
 def test_every_disagreement_is_named_with_both_values(experiment, tmp_path):
     path = tmp_path / "w.pdparams"
     trained = load_config(None, [FILTERS, "MODEL.DEPTH=101", "MODEL.IMAGE_SIZE=[96,96]", "MODEL.STYLE=caffe"])
-    write_weights(path, pose_state(101), build.weights_metadata(trained))
-    config, _, notes = build.load_config_and_weights(
-        experiment, ["MODEL.STYLE=pytorch"], {"TEST.MODEL_FILE": str(path)}
-    )
+    write_weights(path, pose_state(101), weights_metadata(trained))
+    config, _, notes = load_config_and_weights(experiment, ["MODEL.STYLE=pytorch"], {"TEST.MODEL_FILE": str(path)})
     assert (config.MODEL.DEPTH, config.MODEL.STYLE, config.MODEL.IMAGE_SIZE) == (50, "pytorch", [64, 96])
     ends = {note.partition(" is configured and used")[0] for note in notes}
     assert ends == {
@@ -154,7 +152,7 @@ def test_a_description_sets_nothing_but_the_network(tmp_path, described, message
     path = tmp_path / "w.pdparams"
     write_weights(path, pose_state(50), {"config": {"MODEL.IMAGE_SIZE": [64, 64], **described}})
     with pytest.raises(UserError, match=message):
-        build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
+        load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
 
 
 def test_no_path_in_a_weight_file_is_opened(tmp_path, monkeypatch):
@@ -162,9 +160,9 @@ def test_no_path_in_a_weight_file_is_opened(tmp_path, monkeypatch):
     described = {"DATASET.DATASET": "coco", "DATASET.SKELETON": str(tmp_path / "secret.yaml")}
     path = tmp_path / "w.pdparams"
     write_weights(path, pose_state(50), {"config": {"MODEL.IMAGE_SIZE": [64, 64], **described}})
-    monkeypatch.setattr("simplepose.config.load_skeleton", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("simplepose.config.load.load_skeleton", lambda path: pytest.fail(f"{path} was opened"))
     with pytest.raises(UserError, match=r"w\.pdparams names the file .*secret\.yaml.*not opened"):
-        build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
+        load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
 
 
 @pytest.mark.parametrize("metadata", ["[" * 100_000, "[]", '{"config": 1}', '{"config": {"a": ' + "9" * 5000 + "}}"])
@@ -185,10 +183,10 @@ def test_pipes_and_devices_are_no_weights(tmp_path):
 
 def test_a_file_must_be_named_and_hold_a_pose_network(tmp_path):
     with pytest.raises(UserError, match="--cfg, or weights with --model-file"):
-        build.load_config_and_weights(None, [], {})
+        load_config_and_weights(None, [], {})
     write_paddle(tmp_path / "w.pdparams", {"conv1.weight": np.ones(2, np.float32)})
     with pytest.raises(UserError, match="holds no pose network"):
-        build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(tmp_path / "w.pdparams")})
+        load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(tmp_path / "w.pdparams")})
 
 
 class TestImageNet:
@@ -213,7 +211,7 @@ class TestImageNet:
     def test_paddles_own_weights_give_paddles_own_features(self, cache):
         import paddle
 
-        from simplepose.checkpoint import load_pretrained
+        from simplepose.weights.network import load_pretrained
 
         folder, asked = cache
         paddle.seed(0)
@@ -224,8 +222,8 @@ class TestImageNet:
         paddle.save({**theirs.state_dict(), **classifier}, str(folder / "resnet18.pdparams"))
 
         config = load_config(None, ["MODEL.PRETRAINED=imagenet", "MODEL.DEPTH=18"])
-        model = build.build_model(config)
-        load_pretrained(model, build.find_pretrained(config))
+        model = build_model(config)
+        load_pretrained(model, find_pretrained(config))
         assert asked[0].endswith("/resnet18.pdparams")
         theirs.eval(), model.eval()
         images = paddle.randn([1, 3, 64, 64])
@@ -233,15 +231,15 @@ class TestImageNet:
 
     def test_offline_one_line_says_what_to_place_where(self, cache):
         with pytest.raises(UserError) as error:
-            build.find_pretrained(load_config(None, ["MODEL.PRETRAINED=imagenet", "MODEL.DEPTH=18"]))
+            find_pretrained(load_config(None, ["MODEL.PRETRAINED=imagenet", "MODEL.DEPTH=18"]))
         assert f"needs {cache[0] / 'resnet18.pdparams'}, which is not there" in str(error.value)
         assert "MODEL.PRETRAINED= to train from scratch" in str(error.value)
         assert "torchvision's .pth" in str(error.value) and "\n" not in str(error.value)
 
     def test_caffe_style_and_missing_files_are_refused(self, cache):
         with pytest.raises(UserError, match="imagenet are weights of MODEL.STYLE pytorch, and MODEL.STYLE is caffe"):
-            build.find_pretrained(load_config(None, ["MODEL.PRETRAINED=imagenet", "MODEL.STYLE=caffe"]))
+            find_pretrained(load_config(None, ["MODEL.PRETRAINED=imagenet", "MODEL.STYLE=caffe"]))
         missing = "models/pytorch/imagenet/resnet50-19c8e357.pth"
         with pytest.raises(UserError, match=f"names {missing}, which does not exist; MODEL.PRETRAINED=imagenet"):
-            build.find_pretrained(load_config(None, [f"MODEL.PRETRAINED={missing}"]))
+            find_pretrained(load_config(None, [f"MODEL.PRETRAINED={missing}"]))
         assert cache[1] == []

@@ -9,19 +9,14 @@ import json
 import numpy as np
 import pytest
 
-from simplepose.detectors import (
-    PersonDetector,
-    Scaling,
-    clean_boxes,
-    decode_fastestdet,
-    decode_nanodet,
-    decode_paddledetection,
-    decode_yolox,
-    recognise,
-    suppress_overlaps,
-)
-from simplepose.errors import UserError
-from simplepose.preprocessing import read_image
+from simplepose.core.errors import UserError
+from simplepose.core.images import read_image
+from simplepose.inference.detectors.base import Scaling, clean_boxes, suppress_overlaps
+from simplepose.inference.detectors.fastestdet import decode_fastestdet
+from simplepose.inference.detectors.nanodet import decode_nanodet
+from simplepose.inference.detectors.paddledetection import decode_paddledetection
+from simplepose.inference.detectors.person import PersonDetector, recognise
+from simplepose.inference.detectors.yolox import decode_yolox
 
 SAME = Scaling((1.0, 1.0))
 
@@ -162,7 +157,7 @@ def test_paddledetection_file_end_to_end(tmp_path):
 
 
 def test_paddledetections_own_preprocessing_is_followed(tmp_path):
-    from simplepose.detectors import DETECTORS
+    from simplepose.inference.detectors.person import DETECTORS
 
     image = np.full((10, 80, 3), (0, 51, 255), np.uint8)
     prepare = DETECTORS["paddledetection"].prepare

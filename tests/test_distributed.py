@@ -18,7 +18,7 @@ import pytest
 import yaml
 from tiny import experiment
 
-from simplepose.data.dataset import DealtBatches
+from simplepose.data.loader import DealtBatches
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ROOT / "pose_estimation"
@@ -67,17 +67,19 @@ def test_dealt_batches_are_those_of_one_process(length, batch_size, ranks):
 IN_EVERY_PROCESS = """
 import sys
 sys.path.insert(0, {lib!r})
-from simplepose.runtime import start_paddle
+from simplepose.machine.paddle_start import start_paddle
 start_paddle()
 import logging
 import numpy as np, paddle
-from simplepose import build, runtime
-from simplepose.config import load_config
-from simplepose.engine import evaluate
-from simplepose.inference import InferenceSettings, paddle_network
-from simplepose.losses import joints_mse_loss
+from simplepose.build.data import build_train_loader, build_valid_loader
+from simplepose.build.model import build_model
+from simplepose.config.load import load_config
+from simplepose.machine import distributed
+from simplepose.training.evaluation import evaluate
+from simplepose.inference.network import InferenceSettings, paddle_network
+from simplepose.training.losses import joints_mse_loss
 
-rank, num_ranks = runtime.ranks()
+rank, num_ranks = distributed.ranks()
 paddle.set_device("cpu")
 if num_ranks > 1:
     paddle.distributed.init_parallel_env()
@@ -86,8 +88,8 @@ results = {{}}
 
 # The gradient of the first step; batch norm in eval mode, or each process would normalise by its own half.
 paddle.seed(rank)  # the wrapper hands the first process's weights to the others
-model = build.build_model(config)
-loader = build.build_train_loader(config)
+model = build_model(config)
+loader = build_train_loader(config)
 trained = paddle.DataParallel(model) if num_ranks > 1 else model
 model.final_layer.weight.set_value(model.final_layer.weight * 300)
 trained.eval()
@@ -105,7 +107,7 @@ def backward(rows):
     images, target, weights = (paddle.to_tensor(a[rows]) for a in (batch.images, batch.heatmaps, batch.weights))
     (joints_mse_loss(trained(images), target, weights) / 2).backward()
 middle = len(batch.images) // 2
-whole, model = model, build.build_model(config)  # two wrappers around one network would both count its gradients
+whole, model = model, build_model(config)  # two wrappers around one network would both count its gradients
 model.set_state_dict(whole.state_dict())
 trained = paddle.DataParallel(model, find_unused_parameters=True) if num_ranks > 1 else model
 trained.eval()
@@ -126,7 +128,7 @@ model.freeze_backbone(False)
 
 # Statistics that differ between processes, as after some steps of training, are those of the first one.
 model.backbone.bn1._mean.set_value(model.backbone.bn1._mean + rank)
-runtime.share_statistics(model)
+distributed.share_statistics(model)
 results["mean"] = model.backbone.bn1._mean.numpy()
 
 # Validation of any number of samples.
@@ -136,7 +138,7 @@ class Evaluator:
     def add(self, indices, joints, scores):
         self.found.append(np.column_stack([indices, joints.reshape(len(indices), -1), scores]))
 for count in (1, 2, 4, 7, 8):
-    loader = build.build_valid_loader(config)
+    loader = build_valid_loader(config)
     loader.dataset.samples = loader.dataset.samples[:count]
     loader.sampler.length = count
     evaluator = Evaluator()
@@ -145,9 +147,9 @@ for count in (1, 2, 4, 7, 8):
     results[f"figures {{count}}"] = np.array([figures["valid_loss"], figures["valid_accuracy"]])
 
 # Everybody gets what the first process has.
-results["anybody"] = np.array(runtime.anybody(rank == 1, False, True))
-runtime.wait_for_all()
-results["broadcast"] = np.array(runtime.broadcast({{"rank": rank, "array": np.arange(3) + rank}})["array"])
+results["anybody"] = np.array(distributed.anybody(rank == 1, False, True))
+distributed.wait_for_all()
+results["broadcast"] = np.array(distributed.broadcast({{"rank": rank, "array": np.arange(3) + rank}})["array"])
 np.savez(f"results_{{num_ranks}}_{{rank}}.npz", **results)
 """
 
@@ -246,13 +248,13 @@ def test_valid_scores_the_same_and_one_process_writes(workplace, straight, run_c
 def test_a_process_that_dies_takes_the_job_down_with_its_traceback(workplace):
     (workplace / "dies.py").write_text(
         f"import sys\nsys.path[:0] = [{str(COMMANDS)!r}, {str(ROOT / 'lib')!r}]\n"
-        "from simplepose import runtime\nimport train\nbefore = runtime.anybody\nsteps = []\n"
+        "from simplepose.machine import distributed\nfrom simplepose.commands import train\nfrom simplepose.training import watchers\nbefore = distributed.anybody\nsteps = []\n"
         "def anybody(*flags):\n"
         "    steps.append(0)\n"
-        "    if runtime.ranks()[0] == 1 and len(steps) == 2:\n"
+        "    if distributed.ranks()[0] == 1 and len(steps) == 2:\n"
         "        raise RuntimeError('this process dies')\n"
         "    return before(*flags)\n"
-        "runtime.anybody = anybody\n"
+        "watchers.anybody = anybody\n"
         "train.main()\n"
     )
     begin = time.monotonic()

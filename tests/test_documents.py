@@ -150,7 +150,7 @@ def test_make_runs_the_commands_of_the_documents():
 @pytest.mark.parametrize("document", [*ENGLISH, "cocoapi/README.md"])
 def test_every_command_names_flags_and_files_that_exist(document, tracked, monkeypatch):
     """Flags are looked up in each script's --help; experiment files and keys are loaded."""
-    from simplepose.config import load_config
+    from simplepose.config.load import load_config
 
     monkeypatch.chdir(ROOT)
     for words in commands(read(document)):
@@ -171,7 +171,8 @@ def test_every_command_names_flags_and_files_that_exist(document, tracked, monke
 
 
 def test_keys_and_flags_in_the_text_exist(tracked):
-    from simplepose.config import DEFAULTS, get_key
+    from simplepose.config.load import get_key
+    from simplepose.config.schema import DEFAULTS
 
     scripts = (name for name in tracked if re.fullmatch(r"pose_estimation/[a-z]\w+\.py", name))
     helps = "".join(map(help_of, [*scripts, "benchmarks/bench.py"]))

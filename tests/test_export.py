@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from simplepose import PosePredictor
-from simplepose.errors import UserError
-from simplepose.inference import GraphOptions, InferenceSettings, load_pose_network
-from simplepose.onnx_runtime import METADATA_KEY, open_session
-from simplepose.skeletons import MPII
+from simplepose.build.model import load_pose_network
+from simplepose.core.errors import UserError
+from simplepose.core.skeletons import MPII
+from simplepose.inference.network import GraphOptions, InferenceSettings
+from simplepose.inference.onnx_network import METADATA_KEY, open_session
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,7 +98,7 @@ def test_the_command_exports_from_the_weights_alone(posenet, run_command, tmp_pa
 
 
 def test_a_name_that_is_none_of_an_onnx_file_is_refused_before_anything_is_written(posenet, monkeypatch, tmp_path):
-    import export
+    from simplepose.commands import export
 
     monkeypatch.setattr("sys.argv", ["export.py", "--model-file", str(posenet[0]), "--output", f"{tmp_path}/foo.pt"])
     with pytest.raises(UserError, match=r"foo\.pt; .*\.onnx"):
@@ -121,6 +122,6 @@ def test_wrong_files_are_refused_in_a_line(posenet, tmp_path):
         assert "\n" not in str(caught.value)
     (tmp_path / "a file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        from simplepose.export import export_onnx
+        from simplepose.export.onnx import export_onnx
 
         export_onnx(None, tmp_path / "a file" / "net.onnx", SimpleNamespace(graph=GraphOptions()), {})

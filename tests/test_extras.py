@@ -20,7 +20,7 @@ import pytest
 import yaml
 from tiny import experiment
 
-from simplepose.errors import EXTRAS, PIP_NAMES, UserError, optional_packages
+from simplepose.core.errors import EXTRAS, PIP_NAMES, UserError, optional_packages
 
 tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml takes Python 3.11")
 requirements = pytest.importorskip("packaging.requirements")

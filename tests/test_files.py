@@ -8,9 +8,9 @@ import time
 import pytest
 import yaml
 
-from simplepose import files
-from simplepose.errors import UserError, shown
-from simplepose.files import parse_json, parse_yaml, read_json, read_text, read_yaml
+from simplepose.core import files
+from simplepose.core.errors import UserError, shown
+from simplepose.core.files import parse_json, parse_yaml, read_json, read_text, read_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)

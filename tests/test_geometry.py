@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from simplepose.geometry import apply_affine, box_to_crop, crop_affine, invert_affine
-from simplepose.preprocessing import crop_image
+from simplepose.core.geometry import apply_affine, box_to_crop, crop_affine, invert_affine
+from simplepose.core.images import crop_image
 
 
 def three_point_affine(center, crop_width, rotation_deg, size_wh):

@@ -10,21 +10,23 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from tiny import experiment
+from tiny import AfterStep, experiment, training_state
 
-from simplepose.checkpoint import Progress, load_checkpoint, save_checkpoint
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.core.images import INPUT_FORMATS
+from simplepose.core.skeletons import MPII
 from simplepose.data.augment import AugmentationSettings
-from simplepose.data.dataset import Batch, BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.dataset import Batch, PoseDataset
+from simplepose.data.loader import BatchLoader, BatchSampler
 from simplepose.data.mpii import load_mpii
-from simplepose.engine import train_one_epoch
-from simplepose.errors import UserError
-from simplepose.gpu import LossScaler, MixedPrecision, on_device, read_ahead
-from simplepose.heatmaps import HeatmapCodec
 from simplepose.models.pose_resnet import PoseResNet
-from simplepose.optim import build_optimizer
-from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import MPII
-from simplepose.watch import PATIENCE, Watch
+from simplepose.training.amp import LossScaler, MixedPrecision
+from simplepose.training.checkpoint import load_checkpoint, save_checkpoint
+from simplepose.training.health import PATIENCE, Health
+from simplepose.training.loop import LoopSettings, train_one_epoch
+from simplepose.training.optim import build_optimizer, learning_rate
+from simplepose.training.prefetch import on_device, read_ahead
 
 
 def scaled(scale: float = 8.0) -> MixedPrecision:
@@ -41,25 +43,23 @@ def start(bundled):
     dataset = PoseDataset(load_mpii(bundled, "train"), MPII, codec, INPUT_FORMATS["bgr"], AugmentationSettings())
     loader = BatchLoader(dataset, BatchSampler(13, 2, shuffle=True, seed=7), 2)
     model = PoseResNet(18, 16, deconv_filters=(8, 8, 8))
-    return loader, model, build_optimizer("sgd", model.parameters(), 0.01, lambda iteration: 1.0)
+    return loader, model, training_state(model, lr=0.01)
 
 
-def trained(bundled, **options):
-    """Weights after an epoch, its figures, and (steps since, iteration, averages) at each call of after_step."""
-    loader, model, optimizer = start(bundled)
-    progress, calls = Progress(), []
-    figures = train_one_epoch(
-        model, loader, optimizer, progress, 1, 100,
-        after_step=lambda steps: calls.append((steps, progress.iteration, progress.averages)),
-        **options,
-    )  # fmt: skip
+def trained(bundled, precision=None, **settings):
+    """Weights after an epoch, its figures, and (steps since, iteration, averages) after each step that was looked at."""
+    loader, model, state = start(bundled)
+    state.precision = precision or state.precision
+    progress, calls = state.progress, []
+    watcher = AfterStep(lambda steps: calls.append((steps, progress.iteration, progress.averages)))
+    figures = train_one_epoch(model, loader, state, LoopSettings(print_freq=100, **settings), [watcher])
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}, figures, calls
 
 
 def test_a_loss_read_late_is_the_same_loss(bundled):
     weights, figures, calls = trained(bundled)
     assert [call[:2] for call in calls] == [(1, i) for i in range(1, 8)]
-    late_weights, late_figures, late_calls = trained(bundled, look_every=3)
+    late_weights, late_figures, late_calls = trained(bundled, read_every=3)
     # The first iteration is printed, as is the last; in between every third is looked at.
     assert [call[:2] for call in late_calls] == [(1, 1), (3, 4), (3, 7)]
     assert late_figures == figures
@@ -69,7 +69,7 @@ def test_a_loss_read_late_is_the_same_loss(bundled):
 
 
 def test_late_looks_fall_on_steps_of_the_optimiser(bundled):
-    *_, calls = trained(bundled, look_every=3, accumulate=2)
+    *_, calls = trained(bundled, read_every=3, accumulate=2)
     assert [call[:2] for call in calls] == [(2, 4), (2, 7)]  # iterations 0-3, then 4-6, the last step of one
 
 
@@ -93,43 +93,42 @@ class Poisoned(BatchLoader):
 
 
 def test_a_loss_that_is_no_number_is_found_late_and_named_right(tmp_path, bundled):
-    loader, model, optimizer = start(bundled)
-    watch = Watch(model, loader.dataset, tmp_path)
-    watch._steps = PATIENCE  # no longer new
+    loader, model, state = start(bundled)
+    health = Health(model, loader.dataset, tmp_path)
+    health._steps = PATIENCE  # no longer new
     loader = Poisoned(loader.dataset, loader.sampler, 2)
-    progress = Progress()
     with pytest.raises(UserError, match="the loss is nan at epoch 0, iteration 3,") as raised:
-        train_one_epoch(model, loader, optimizer, progress, 1, 100, watch=watch, look_every=5)
+        train_one_epoch(model, loader, state, LoopSettings(print_freq=100, read_every=5), [health])
     rows = loader.sampler.batches(0)[3]
     assert all(loader.dataset.samples[row].image in str(raised.value) for row in rows)
     with np.load(tmp_path / "loss_nan_epoch0_iteration3.npz") as dump:
         assert dump["indices"].tolist() == rows
         np.testing.assert_array_equal(dump["images"], loader.dataset.load_batch(rows, 0).images)
-    assert progress.iteration == 1  # nothing is saved beyond what was looked at
+    assert state.progress.iteration == 1  # nothing is saved beyond what was looked at
 
 
 def test_a_new_training_is_looked_at_every_step(tmp_path, bundled):
-    loader, model, optimizer = start(bundled)
+    loader, model, state = start(bundled)
     calls = []
-    watch = Watch(model, loader.dataset, tmp_path)
-    train_one_epoch(model, loader, optimizer, Progress(), 1, 100, watch=watch, look_every=5, after_step=calls.append)
+    watchers = [Health(model, loader.dataset, tmp_path), AfterStep(calls.append)]
+    train_one_epoch(model, loader, state, LoopSettings(print_freq=100, read_every=5), watchers)
     assert calls == [1] * 7
 
 
 def test_an_overflow_is_the_scale_s_to_mend_until_it_is_one(tmp_path, bundled):
     loader, model, _ = start(bundled)
-    watch = Watch(model, loader.dataset, tmp_path)
+    health = Health(model, loader.dataset, tmp_path)
     batch = loader.dataset.load_batch([0])
     first = next(iter(model.parameters()))
     (first.sum() * np.inf).backward()
-    watch.look(batch, None, 0.5, 0.1, 0, 0, loss_scale=2.0)
+    health.before_step(seen(batch, None, 0.5, 0, loss_scale=2.0))
     with pytest.raises(UserError, match="the gradient is inf"):
-        watch.look(batch, paddle.zeros([1]), 0.5, 0.1, 0, 1, loss_scale=1.0)
+        health.before_step(seen(batch, paddle.zeros([1]), 0.5, 1))
 
 
 def test_a_step_that_overflows_is_left_out_and_the_scale_follows():
     weight = paddle.create_parameter([1], "float32", default_initializer=paddle.nn.initializer.Constant(2.0))
-    optimizer = build_optimizer("sgd", [weight], 0.1, lambda iteration: 1.0, momentum=0.0)
+    optimizer = build_optimizer("sgd", [weight], learning_rate(0.1, lambda iteration: 1.0), momentum=0.0)
     scaler = LossScaler(scale=4.0, patience=2)
 
     def step(gradient: float) -> tuple[bool, float, float]:
@@ -147,18 +146,19 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_follows():
 
 
 def test_the_loss_scale_goes_with_the_checkpoint(tmp_path, bundled):
-    _, model, optimizer = start(bundled)
-    precision = scaled(0.25)
-    precision.scaler.good_steps = 7
-    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(), precision=precision)
-    other = scaled()
-    load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=other)
+    *_, state = start(bundled)
+    state.precision = scaled(0.25)
+    state.precision.scaler.good_steps = 7
+    save_checkpoint(tmp_path / "checkpoint", state)
+    state.precision = other = scaled()
+    load_checkpoint(tmp_path / "checkpoint", state)
     assert (other.loss_scale, other.scaler.good_steps) == (0.25, 7)
-    plain = MixedPrecision()
-    load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=plain)  # float32 goes on from it
+    state.precision = plain = MixedPrecision()
+    load_checkpoint(tmp_path / "checkpoint", state)  # float32 goes on from it
     assert plain.loss_scale == 1 and plain.state_dict() == {}
-    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(), precision=plain)
-    load_checkpoint(tmp_path / "checkpoint", model, optimizer, precision=other)  # and the other way round
+    save_checkpoint(tmp_path / "checkpoint", state)
+    state.precision = other
+    load_checkpoint(tmp_path / "checkpoint", state)  # and the other way round
     assert other.loss_scale == 0.25
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simplepose import PosePredictor, build
-from simplepose.config import load_config
-from simplepose.errors import UserError
-from simplepose.export import export_onnx
-from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import GraphOptions, InferenceSettings, PoseNetwork, load_pose_network
-from simplepose.parity import Answer, ParityMeter, compare, deciding_margin, spread
+from simplepose import PosePredictor
+from simplepose.build.model import build_model, build_pose_network, load_pose_network
+from simplepose.config.load import load_config
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.export.onnx import export_onnx
+from simplepose.export.parity import Answer, ParityMeter, compare, deciding_margin, spread
+from simplepose.inference.network import GraphOptions, InferenceSettings, PoseNetwork
 
 paddle2onnx = pytest.importorskip("paddle2onnx", reason="without paddle2onnx nothing is exported to ONNX")
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,8 +37,8 @@ def random_network(size_wh: list[int], input_format: str = "bgr", seed: int = 0,
         ],
     )  # fmt: skip
     paddle.seed(seed)
-    model = build.build_model(config)
-    pose = build.build_pose_network(config, model)
+    model = build_model(config)
+    pose = build_pose_network(config, model)
     for layer in model.deconv_layers:
         if isinstance(layer, paddle.nn.Conv2DTranspose):  # starts from N(0, 0.001), which would die out in float16
             layer.weight.set_value(layer.weight * 1000 * (0.5 / layer.weight.shape[0]) ** 0.5)
@@ -213,8 +214,8 @@ class TestParity:
 
 
 def test_the_command_writes_a_report_and_fails_with_the_parity(posenet, tmp_path, monkeypatch, capsys):
-    import export
     import simplepose.export
+    from simplepose.commands import export
 
     output = tmp_path / "net.onnx"
     line = ["export.py", "--model-file", str(posenet[0]), "--output", str(output), "--with-decode", "--with-flip-test"]
@@ -247,7 +248,7 @@ def test_infer_feeds_every_graph_and_refuses_a_contradiction(tmp_path, run_comma
     finished = run_command(*line)
     assert finished.returncode == 0, finished.stderr
     person = json.loads(drawing.with_suffix(".json").read_text())["people"][0]
-    from simplepose.preprocessing import read_image
+    from simplepose.core.images import read_image
 
     expected = PosePredictor(pose, InferenceSettings(flip_test=True))(read_image(ROOT / "images" / "test.jpg"))[0]
     found = np.array([[point["x"], point["y"]] for point in person["keypoints"].values()])

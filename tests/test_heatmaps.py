@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from simplepose.heatmaps import HeatmapCodec, flip_heatmaps
+from simplepose.core.codecs.gaussian import HeatmapCodec, flip_heatmaps
 from simplepose.metrics.accuracy import heatmap_accuracy
 
 CODEC = HeatmapCodec((256, 256), (64, 64), 2)

@@ -17,9 +17,9 @@ import yaml
 from mini_coco import COCO_FROM_MPII, detections_of, write_mini_coco
 from tiny import experiment
 
-from simplepose.config import load_config
+from simplepose.config.load import load_config
+from simplepose.core.skeletons import COCO
 from simplepose.data.mpii import load_mpii
-from simplepose.skeletons import COCO
 from simplepose.weights import read_weights, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent

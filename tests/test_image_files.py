@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from simplepose import preprocessing
-from simplepose.errors import UserError
-from simplepose.preprocessing import read_image
+from simplepose.core import images
+from simplepose.core.errors import UserError
+from simplepose.core.images import read_image
 
 
 def refused(path, message):
@@ -44,9 +44,9 @@ def test_the_size_is_known_before_pixels_are_decoded(tmp_path, monkeypatch, exte
         pytest.skip(f"this OpenCV writes no {extension}")
     path = tmp_path / f"picture{extension}"
     path.write_bytes(data)
-    monkeypatch.setattr(preprocessing, "MAX_IMAGE_PIXELS", 33 * 70)
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 33 * 70)
     assert read_image(path).shape == (33, 70, 3)
-    monkeypatch.setattr(preprocessing, "MAX_IMAGE_PIXELS", 33 * 70 - 1)
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 33 * 70 - 1)
     refused(path, "is too large: 70 x 33")
 
 
@@ -54,7 +54,7 @@ def test_a_jpeg_with_bytes_between_its_segments_hides_no_size(tmp_path, monkeypa
     data = cv2.imencode(".jpg", np.zeros((40, 30, 3), np.uint8))[1].tobytes()
     comment = b"\xff\xfe\x00\x06\xff\xc0\x00\x00"  # what looks like a size stands in a comment
     (tmp_path / "a.jpg").write_bytes(data[:2] + comment + b"stray" + b"\xff" + data[2:])
-    monkeypatch.setattr(preprocessing, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 100)
     refused(tmp_path / "a.jpg", "is too large: 30 x 40")
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from simplepose.preprocessing import read_image
+from simplepose.core.images import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,11 +10,13 @@ import pytest
 from tiny import tiny_description, write_tiny_onnx
 
 import deploy
-from simplepose.errors import UserError
-from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import InferenceSettings, PoseNetwork, PosePredictor, load_pose_network, predict_heatmaps
-from simplepose.preprocessing import INPUT_FORMATS, denormalize, normalize
-from simplepose.skeletons import COCO, MPII, SKELETONS
+from simplepose import PosePredictor
+from simplepose.build.model import load_pose_network
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.core.images import INPUT_FORMATS, denormalize, normalize
+from simplepose.core.skeletons import COCO, MPII, SKELETONS
+from simplepose.inference.network import InferenceSettings, PoseNetwork, predict_heatmaps
 
 
 def local_network(images: np.ndarray) -> np.ndarray:

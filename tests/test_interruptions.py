@@ -19,23 +19,28 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from tiny import experiment
+from tiny import AfterStep, experiment, training_state
 
-import train
-from simplepose import runtime
-from simplepose.checkpoint import CheckpointKeeper, Progress, load_checkpoint, save_checkpoint
+from simplepose.commands import train
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.core.images import INPUT_FORMATS
+from simplepose.core.skeletons import MPII
 from simplepose.data.augment import AugmentationSettings
-from simplepose.data.dataset import BatchLoader, BatchSampler, DealtBatches, PoseDataset
+from simplepose.data.dataset import PoseDataset
+from simplepose.data.loader import BatchLoader, BatchSampler, DealtBatches
 from simplepose.data.mpii import load_mpii
-from simplepose.engine import evaluate, train_one_epoch
-from simplepose.errors import UserError
-from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import InferenceSettings
+from simplepose.inference.network import InferenceSettings
+from simplepose.machine import logs
+from simplepose.machine.signals import Stopped, StopRequest
 from simplepose.models.pose_resnet import PoseResNet
-from simplepose.optim import WeightAverage, build_optimizer, lr_schedule
-from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.runtime import Stopped, StopRequest, claim, set_aside
-from simplepose.skeletons import MPII
+from simplepose.training.checkpoint import CheckpointKeeper, load_checkpoint, save_checkpoint
+from simplepose.training.evaluation import evaluate
+from simplepose.training.loop import LoopSettings, train_one_epoch
+from simplepose.training.optim import WeightAverage, lr_schedule
+from simplepose.training.run_folder import claim, set_aside
+from simplepose.training.state import Progress
+from simplepose.training.watchers import LogLines
 from simplepose.weights import read_pickle_checked, read_weights, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +65,7 @@ def start(bundled: Path, workers: int, kind: str = "adam"):
     loader = BatchLoader(dataset, BatchSampler(len(dataset), 4, shuffle=True, seed=7), workers)
     model = PoseResNet(18, 16, deconv_filters=(8, 8, 8))
     schedule = lr_schedule("PolynomialDecay", len(loader), EPOCHS)
-    return loader, model, build_optimizer(kind, model.parameters(), 0.01, schedule)
+    return loader, model, training_state(model, kind, 0.01, schedule)
 
 
 def logged(caplog) -> list[str]:
@@ -90,24 +95,22 @@ def test_interrupted_anywhere_it_ends_with_the_same_weights_and_log(
 
     def train(workers: int, progress: Progress, after_step=None) -> dict:
         """One life: from the checkpoint if there is one, to the end or to what `after_step` raises."""
-        loader, model, optimizer = start(bundled, workers, kind)
-        average = WeightAverage(PoseResNet(18, 16, deconv_filters=(8, 8, 8)), decay) if decay else None
+        loader, model, state = start(bundled, workers, kind)
+        state.average = WeightAverage(PoseResNet(18, 16, deconv_filters=(8, 8, 8)), decay) if decay else None
+        state.progress = progress
         if (tmp_path / "checkpoint").exists():
-            progress = load_checkpoint(tmp_path, model, optimizer, average)
+            load_checkpoint(tmp_path, state)
+        settings = LoopSettings(EPOCHS, print_freq=1, accumulate=accumulate)
+        watchers = [LogLines(EPOCHS), *([AfterStep(after_step)] if after_step else [])]
         try:
-            while progress.epoch < EPOCHS:
-                frozen = model.freeze_backbone(progress.epoch < frozen_epochs)
-                figures.append(
-                    train_one_epoch(
-                        model, loader, optimizer, progress, EPOCHS, 1, accumulate=accumulate, average=average,
-                        frozen=frozen, after_step=after_step,
-                    )
-                )  # fmt: skip
-                progress = Progress(progress.epoch + 1)
+            while state.progress.epoch < EPOCHS:
+                frozen = model.freeze_backbone(state.progress.epoch < frozen_epochs)
+                figures.append(train_one_epoch(model, loader, state, settings, watchers, frozen))
+                state.progress = Progress(state.progress.epoch + 1)
         except Stopped:
-            save_checkpoint(tmp_path / "checkpoint", model, optimizer, progress, average=average)
+            save_checkpoint(tmp_path / "checkpoint", state)
             return {}
-        networks = [model] if average is None else [model, average.network]
+        networks = [model] if state.average is None else [model, state.average.network]
         return {(i, name): t.numpy() for i, network in enumerate(networks) for name, t in network.state_dict().items()}
 
     figures: list[dict] = []
@@ -137,10 +140,10 @@ def test_interrupted_anywhere_it_ends_with_the_same_weights_and_log(
 def test_accumulated_gradients_are_those_of_a_larger_batch(bundled):
     def weights_after(batch_size: int, accumulate: int) -> dict[str, np.ndarray]:
         loader, model, _ = start(bundled, 0)
-        optimizer = build_optimizer("sgd", model.parameters(), 0.01, lambda iteration: 1.0)
+        state = training_state(model, lr=0.01)
         loader.sampler = BatchSampler(8, batch_size, shuffle=True)
         model.final_layer.weight.set_value(model.final_layer.weight * 300)  # or the gradients are lost in rounding
-        train_one_epoch(model, loader, optimizer, Progress(), 1, 9, accumulate=accumulate, frozen=model)
+        train_one_epoch(model, loader, state, LoopSettings(print_freq=9, accumulate=accumulate), frozen=model)
         return {name: weight.numpy() for name, weight in model.named_parameters()}
 
     large, small, other = weights_after(8, 1), weights_after(2, 4), weights_after(2, 2)
@@ -152,12 +155,13 @@ def test_accumulated_gradients_are_those_of_a_larger_batch(bundled):
 
 
 def test_a_frozen_backbone_stays_and_then_learns(bundled):
-    loader, model, optimizer = start(bundled, 0)
+    loader, model, state = start(bundled, 0)
 
     def changed() -> set[str]:
         """Train an epoch; the first part of the names of everything that it changed."""
         before = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-        train_one_epoch(model, loader, optimizer, Progress(), EPOCHS, 9, frozen=frozen)
+        state.progress = Progress()
+        train_one_epoch(model, loader, state, LoopSettings(print_freq=9), frozen=frozen)
         after = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
         return {name.partition(".")[0] for name in before if (before[name] != after[name]).any()}
 
@@ -189,44 +193,45 @@ def test_an_evaluation_stops_at_once(bundled):
 
 
 def test_an_epoch_whose_batches_are_others_starts_anew(bundled, listening):
-    _, _, optimizer = start(bundled, 0)
+    *_, state = start(bundled, 0)
     before = BatchSampler(15, 4, True).order
-    same = Progress(1, iteration=2, averages={"loss": [1.0, 8.0]}, order=before)
-    same.fit_order(BatchSampler(15, 4, True).order, optimizer)
+    state.progress = same = Progress(1, iteration=2, averages={"loss": [1.0, 8.0]}, order=before)
+    state.follow(BatchSampler(15, 4, True).order)
     assert (same.epoch, same.iteration, same.averages) == (1, 2, {"loss": [1.0, 8.0]})
-    other = Progress(1, iteration=2, averages={"loss": [1.0, 8.0]}, order=before)
-    other.fit_order(BatchSampler(15, 8, True).order, optimizer)  # 2 iterations an epoch where 4 were
+    state.progress = other = Progress(1, iteration=2, averages={"loss": [1.0, 8.0]}, order=before)
+    state.follow(BatchSampler(15, 8, True).order)  # 2 iterations an epoch where 4 were
     assert (other.epoch, other.iteration, other.averages) == (1, 0, {})
-    assert optimizer._learning_rate.last_epoch == 2
+    assert state.schedule.last_epoch == 2
     for change in ({"seed": 1}, {"shuffled": False}, {"accumulated": 2}):  # as many iterations, but others
-        changed = Progress(3, iteration=2, order={**before, "accumulated": 1})
-        optimizer._learning_rate.step(3 * 4 + 2)  # where the checkpoint was
-        changed.fit_order({**before, "accumulated": 1, **change}, optimizer)
-        assert (changed.iteration, optimizer._learning_rate.last_epoch) == (0, 12), change
+        state.progress = changed = Progress(3, iteration=2, order={**before, "accumulated": 1})
+        state.schedule.step(3 * 4 + 2)  # where the checkpoint was
+        state.follow({**before, "accumulated": 1, **change})
+        assert (changed.iteration, state.schedule.last_epoch) == (0, 12), change
     assert "epoch 1 starts anew: its batches are others now (iterations 4 -> 2, batch size 4 -> 8)" in listening.text
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_the_learning_rate_is_that_of_the_iteration_wherever_a_training_begins(bundled, checkpoint):
-    _, _, optimizer = start(bundled, 0)  # polynomial decay over 2 epochs of 4 iterations
-    schedule = optimizer._learning_rate
+    *_, state = start(bundled, 0)  # polynomial decay over 2 epochs of 4 iterations
     order = BatchSampler(15, 4, True).order
     if checkpoint:
-        schedule.step(7)
-        rate = optimizer.get_lr()
-        Progress(1, iteration=3, order=order).fit_order(order, optimizer)
-        assert optimizer.get_lr() == rate
+        state.schedule.step(7)
+        rate = state.optimizer.get_lr()
+        state.progress = Progress(1, iteration=3, order=order)
+        state.follow(order)
+        assert state.optimizer.get_lr() == rate
     else:
-        Progress(epoch=1).fit_order(order, optimizer)  # TRAIN.BEGIN_EPOCH
-        assert optimizer.get_lr() == pytest.approx(0.01 * 0.5**0.9)
+        state.progress = Progress(epoch=1)  # TRAIN.BEGIN_EPOCH
+        state.follow(order)
+        assert state.optimizer.get_lr() == pytest.approx(0.01 * 0.5**0.9)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_an_epoch_whose_figures_are_no_numbers_is_kept_all_the_same(tmp_path, value):
     model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
-    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
-    progress = Progress()
-    keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict)
+    state = training_state(model)
+    progress = state.progress
+    keeper = CheckpointKeeper(tmp_path, state, dict)
     keeper.finish_epoch({"valid_loss": value}, {"Mean": float("nan")}, "Mean")
     keeper.finish_epoch({"valid_loss": 0.5}, {"Mean": 3.0}, "Mean")
     keeper.finish()
@@ -234,7 +239,8 @@ def test_an_epoch_whose_figures_are_no_numbers_is_kept_all_the_same(tmp_path, va
     assert (progress.best_score, progress.best_epoch) == (3.0, 1)  # a score that is none is not the best for ever
     keeper.finish_epoch({"valid_loss": value}, {"Mean": 9.0}, "Mean")
     assert read_weights(tmp_path / "model_best.pdparams").metadata["metrics"] == {"valid_loss": None, "Mean": 9.0}
-    assert load_checkpoint(tmp_path, model, optimizer).epoch == 3
+    load_checkpoint(tmp_path, state)
+    assert state.progress.epoch == 3
 
 
 # --- Files that are damaged, and disks that are full
@@ -245,11 +251,17 @@ def saved(tmp_path):
     """A run folder with two checkpoints, of epochs 2 and 1, and a function that loads from it."""
     paddle.seed(0)
     model = PoseResNet(18, 16, deconv_filters=(8, 8, 8))
-    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    state = training_state(model)
     for epoch in (1, 2):
-        save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(epoch, 1.5), keep=2)
+        state.progress = Progress(epoch, 1.5)
+        save_checkpoint(tmp_path / "checkpoint", state, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "checkpoint.1"]
-    return tmp_path, lambda path=tmp_path: load_checkpoint(path, model, optimizer).epoch
+
+    def load(path: Path = tmp_path) -> int:
+        load_checkpoint(path, state)
+        return state.progress.epoch
+
+    return tmp_path, load
 
 
 @pytest.mark.parametrize("damage", ["cut", "one bit", "empty", "gone"])
@@ -284,37 +296,40 @@ def test_a_changed_bit_is_called_one(saved):
 def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
     """Plainly pickled, without a position in the epoch and without a checksum."""
     model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
-    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
-    save_checkpoint(tmp_path / "new", model, optimizer, Progress(3))
+    state = training_state(model, progress=Progress(3))
+    save_checkpoint(tmp_path / "new", state)
     content = read_pickle_checked(tmp_path / "new")
     content["progress"] = {"epoch": 3, "best_score": 1.5, "best_epoch": 2, "history": [{"epoch": 2}]}
     (tmp_path / "checkpoint").write_bytes(pickle.dumps(content, protocol=4))
-    progress = load_checkpoint(tmp_path, model, optimizer)
-    progress.fit_order(BatchSampler(15, 4, True).order, optimizer)
+    load_checkpoint(tmp_path, state)
+    progress = state.progress
+    state.follow(BatchSampler(15, 4, True).order)
     assert (progress.epoch, progress.iteration, progress.best_score, progress.history) == (3, 0, 1.5, [{"epoch": 2}])
 
 
 def test_checkpoints_rotate_and_scratch_files_of_a_killed_process_go(tmp_path):
     model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
-    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
+    state = training_state(model)
     (tmp_path / "checkpoint.0a1b2c3d.part").write_bytes(b"half")
-    progress = Progress()
-    keeper = CheckpointKeeper(tmp_path, model, optimizer, progress, dict, every_steps=2, keep=3)
+    progress = state.progress
+    keeper = CheckpointKeeper(tmp_path, state, dict, every_steps=2, keep=3)
     keeper.clean_up()
     for progress.iteration in range(1, 11):
         if keeper.is_due():
             keeper.save()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "checkpoint.1", "checkpoint.2"]
-    kept = [load_checkpoint(tmp_path / name, model, optimizer).iteration for name in sorted(os.listdir(tmp_path))]
+    kept = []
+    for name in sorted(os.listdir(tmp_path)):
+        load_checkpoint(tmp_path / name, state)
+        kept.append(state.progress.iteration)
     assert kept == [10, 8, 6]
 
 
 def test_a_checkpoint_is_due_by_time(tmp_path, monkeypatch):
     model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
-    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
     now = 0.0
-    monkeypatch.setattr("simplepose.checkpoint.time.monotonic", lambda: now)
-    keeper = CheckpointKeeper(tmp_path, model, optimizer, Progress(), dict, every_seconds=60)
+    monkeypatch.setattr("simplepose.training.checkpoint.time.monotonic", lambda: now)
+    keeper = CheckpointKeeper(tmp_path, training_state(model), dict, every_seconds=60)
     saves = []
     monkeypatch.setattr(keeper, "_written", lambda *arguments: saves.append(now))
     for now in (30.0, 59.9, 60.1, 100.0, 120.2):  # noqa: B007 - the clock reads it
@@ -326,7 +341,6 @@ def test_a_checkpoint_is_due_by_time(tmp_path, monkeypatch):
 def test_killed_between_any_two_writes_an_epoch_leaves_what_a_whole_one_does(tmp_path, monkeypatch):
     """Files take their names in `os.replace`; a kill comes before the first of them, the second, ..."""
     model = PoseResNet(18, 1, deconv_filters=(8,), deconv_kernels=(4,))
-    optimizer = build_optimizer("sgd", model.parameters(), 0.1, lambda i: 1.0)
     replace = os.replace
 
     class Killed(BaseException):
@@ -334,8 +348,11 @@ def test_killed_between_any_two_writes_an_epoch_leaves_what_a_whole_one_does(tmp
 
     def life(folder: Path, writes: int) -> bool:
         """From the checkpoint to the end of epoch 0, or to the kill after so many writes; whether it was killed."""
-        progress = load_checkpoint(folder, model, optimizer) if (folder / "checkpoint").exists() else Progress()
-        keeper = CheckpointKeeper(folder, model, optimizer, progress, dict)
+        state = training_state(model)
+        if (folder / "checkpoint").exists():
+            load_checkpoint(folder, state)
+        progress = state.progress
+        keeper = CheckpointKeeper(folder, state, dict)
         left = iter(range(writes))
 
         def replace_or_die(source, target) -> None:
@@ -508,9 +525,9 @@ def test_the_curves_file_is_closed_whatever_ends_the_training(workplace, monkeyp
             closed.append(True)
 
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(runtime, "open_visual_log", lambda *arguments: Writer())
-    monkeypatch.setattr(runtime, "set_up_logging", lambda: None)
-    monkeypatch.setattr(runtime, "log_to", lambda file: None)
+    monkeypatch.setattr(logs, "open_visual_log", lambda *arguments: Writer())
+    monkeypatch.setattr(logs, "set_up_logging", lambda: None)
+    monkeypatch.setattr(logs, "log_to", lambda file: None)
     monkeypatch.setattr("sys.argv", ["train.py", "--cfg", "tiny.yaml"])
     with nullcontext() if end is Stopped else pytest.raises(end):
         train.main()
@@ -617,16 +634,16 @@ def test_killed_before_its_last_writes_a_resumed_training_makes_up_for_them(work
 SERVER = """
 import os, sys
 sys.path[:0] = [{lib!r}, {commands!r}]
-from simplepose.runtime import start_paddle
+from simplepose.machine.paddle_start import start_paddle
 start_paddle()
-import train
-import simplepose.build, simplepose.engine, simplepose.evaluation, simplepose.models.pose_resnet, visualdl
+from simplepose.commands import train
+import simplepose.build.training, simplepose.training.watchers, simplepose.training.health, simplepose.models.pose_resnet, visualdl
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
         sys.argv = ["train.py", *line.split()]
         sys.stdout = sys.stderr
-        from simplepose.errors import run_command
+        from simplepose.core.errors import run_command
         os._exit(run_command(train.main))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -12,8 +12,8 @@ import pytest
 from scipy.io import loadmat
 
 import make_mini
-from simplepose.data import mini
-from simplepose.errors import UserError, run_command
+from simplepose.core.errors import UserError, run_command
+from simplepose.data import synthetic
 
 MINI_ZIP = Path(__file__).resolve().parents[1] / "data" / "mpii.zip"
 
@@ -29,13 +29,13 @@ def entries_of(root: Path, split: str) -> list[dict]:
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mini") / "set"
-    assert mini.write_mini_mpii(root, 2, 24, seed=0) is True
+    assert synthetic.write_mini_mpii(root, 2, 24, seed=0) is True
     return root
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        mini.write_mini_mpii(tmp_path / name, 2, 1, seed=seed)
+        synthetic.write_mini_mpii(tmp_path / name, 2, 1, seed=seed)
     a, b, c = (files_of(tmp_path / name) for name in "abc")
     assert a == b
     assert a.keys() == c.keys()
@@ -44,7 +44,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
 
 
 def test_a_picture_does_not_depend_on_the_size_of_the_set(small_set: Path, tmp_path: Path) -> None:
-    mini.write_mini_mpii(tmp_path / "one", 1, 1, seed=0)
+    synthetic.write_mini_mpii(tmp_path / "one", 1, 1, seed=0)
     one, more = files_of(tmp_path / "one"), files_of(small_set)
     assert one["images/100000001.jpg"] == more["images/100000001.jpg"]
 
@@ -85,11 +85,11 @@ def test_files_are_one_based_and_missing_joints_are_marked(tmp_path: Path) -> No
         "visible": np.array([False] + [True] * 15),
         "head_box": np.array([[1.0, 2.0], [5.0, 6.0]]),
     }
-    entry = mini._entry("a.jpg", person, with_joints=True)
+    entry = synthetic._entry("a.jpg", person, with_joints=True)
     assert (
         entry["center"] == [11, 21] and entry["joints"][:2] == [[-1, -1], [4, 5]] and entry["joints_vis"][:2] == [0, 1]
     )
-    mini._write_ground_truth(tmp_path / "gt.mat", [entry], [person["head_box"]])
+    synthetic._write_ground_truth(tmp_path / "gt.mat", [entry], [person["head_box"]])
     assert loadmat(tmp_path / "gt.mat")["headboxes_src"][:, :, 0].tolist() == [[2, 3], [6, 7]]
 
 
@@ -108,8 +108,8 @@ def test_head_box_has_mpii_proportions(small_set: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_joints_lie_on_the_drawn_figure(seed: int) -> None:
-    place, nobody = mini.draw_scene(np.random.default_rng(seed), people=0)
-    picture, persons = mini.draw_scene(np.random.default_rng(seed), people=2)
+    place, nobody = synthetic.draw_scene(np.random.default_rng(seed), people=0)
+    picture, persons = synthetic.draw_scene(np.random.default_rng(seed), people=2)
     assert nobody == [] and len(persons) == 2
     figure = cv2.absdiff(picture, place).max(axis=2) > 0  # (H, W)
     elsewhere = figure.copy()
@@ -126,40 +126,40 @@ def test_joints_lie_on_the_drawn_figure(seed: int) -> None:
 def test_right_limbs_hang_on_the_viewers_left() -> None:
     """Everyone faces the viewer, so seen along the body (up) the right shoulder and hip lie to the left."""
     for seed in range(20):
-        joints = mini.sample_pose(np.random.default_rng(seed))
-        up = joints[mini.NECK] - joints[mini.PELVIS]
+        joints = synthetic.sample_pose(np.random.default_rng(seed))
+        up = joints[synthetic.NECK] - joints[synthetic.PELVIS]
         viewers_right = np.array([-up[1], up[0]])  # y points down
-        for right, left in ((mini.R_SHOULDER, mini.L_SHOULDER), (mini.R_HIP, mini.L_HIP)):
+        for right, left in ((synthetic.R_SHOULDER, synthetic.L_SHOULDER), (synthetic.R_HIP, synthetic.L_HIP)):
             assert (joints[left] - joints[right]) @ viewers_right > 0
 
 
 def test_wanted_number_of_persons(tmp_path: Path) -> None:
-    mini.write_mini_mpii(tmp_path / "set", 2, 1, train_persons=5, valid_persons=1)
+    synthetic.write_mini_mpii(tmp_path / "set", 2, 1, train_persons=5, valid_persons=1)
     images = [entry["image"] for entry in entries_of(tmp_path / "set", "train")]
     assert len(images) == 5 and len(set(images)) == 2
     with pytest.raises(UserError, match="7 train persons do not fit 2 images"):
-        mini.write_mini_mpii(tmp_path / "other", 2, 1, train_persons=7)
+        synthetic.write_mini_mpii(tmp_path / "other", 2, 1, train_persons=7)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set"]
 
 
 def test_keeps_its_own_set_and_refuses_anything_else(tmp_path: Path) -> None:
     root = tmp_path / "set"
     root.mkdir()  # an empty folder is welcome
-    assert mini.write_mini_mpii(root, 1, 1) is True
+    assert synthetic.write_mini_mpii(root, 1, 1) is True
     before = files_of(root)
-    assert mini.write_mini_mpii(root, 1, 1) is False
+    assert synthetic.write_mini_mpii(root, 1, 1) is False
     with pytest.raises(UserError, match="different seed"):
-        mini.write_mini_mpii(root, 1, 1, seed=1)
+        synthetic.write_mini_mpii(root, 1, 1, seed=1)
     assert files_of(root) == before
     (root / "images" / "100000001.jpg").unlink()
     with pytest.raises(UserError, match="files missing"):
-        mini.write_mini_mpii(root, 1, 1)
+        synthetic.write_mini_mpii(root, 1, 1)
 
     foreign = tmp_path / "mpii"
     foreign.mkdir()
     (foreign / "precious.txt").write_text("the real MPII")
     with pytest.raises(UserError, match="not a mini data set"):
-        mini.write_mini_mpii(foreign, 1, 1)
+        synthetic.write_mini_mpii(foreign, 1, 1)
     assert files_of(foreign) == {"precious.txt": b"the real MPII"}
 
 
@@ -167,20 +167,20 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mini, "_write_ground_truth", stop)
+    monkeypatch.setattr(synthetic, "_write_ground_truth", stop)
     with pytest.raises(KeyboardInterrupt):
-        mini.write_mini_mpii(tmp_path / "set", 1, 1)
+        synthetic.write_mini_mpii(tmp_path / "set", 1, 1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_zip_is_reproducible(small_set: Path, tmp_path: Path) -> None:
-    mini.zip_mini_mpii(small_set, tmp_path / "a.zip")
+    synthetic.zip_mini_mpii(small_set, tmp_path / "a.zip")
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         packed = {name: archive.read(name) for name in archive.namelist()}
     assert packed == {f"mpii/{name}": content for name, content in files_of(small_set).items()}
     for file in small_set.rglob("*"):
         file.touch()
-    mini.zip_mini_mpii(small_set, tmp_path / "b.zip")
+    synthetic.zip_mini_mpii(small_set, tmp_path / "b.zip")
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
@@ -197,7 +197,7 @@ def test_bundled_zip(tmp_path: Path) -> None:
     for entry in train + valid + entries_of(root, "test"):
         assert cv2.imread(str(root / "images" / entry["image"])) is not None
     # It is this generator's: raise GENERATOR_VERSION and pack it anew when the drawing changes.
-    assert json.loads((root / "mini.json").read_text(encoding="utf-8"))["version"] == mini.GENERATOR_VERSION
+    assert json.loads((root / "mini.json").read_text(encoding="utf-8"))["version"] == synthetic.GENERATOR_VERSION
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -212,6 +212,6 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     code, _, message = run("--output", root, "--seed", 1)
     assert code == 2 and message.startswith("error: ") and message.count("\n") == 1
     assert run("--zip", tmp_path / "mpii.zip") == (0, f"packed {tmp_path / 'mpii.zip'}\n", "")
-    mini.zip_mini_mpii(root, tmp_path / "same.zip")
+    synthetic.zip_mini_mpii(root, tmp_path / "same.zip")
     assert (tmp_path / "mpii.zip").read_bytes() == (tmp_path / "same.zip").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mpii.zip", "same.zip", "set"]

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 from simplepose.models.pose_resnet import PoseResNet
 
 PARAMETERS = {18: 15_376_464, 34: 25_484_624, 50: 33_999_440, 101: 52_991_568, 152: 68_635_216}

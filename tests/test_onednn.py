@@ -10,14 +10,14 @@ import paddle
 import pytest
 from paddle import nn
 
-from simplepose.inference import paddle_network
-from simplepose.losses import joints_mse_loss
+from simplepose.inference.network import paddle_network
 from simplepose.machine import onednn
 from simplepose.models.onednn_inference import FoldedConvolution, InferenceKernels, InferencePass
 from simplepose.models.onednn_training import TrainingKernels, TrainingPass
 from simplepose.models.pose_resnet import DECONV_PADDING, PoseResNet
 from simplepose.models.resnet import BasicBlock, Bottleneck, batch_norm, conv
-from simplepose.optim import build_optimizer
+from simplepose.training.losses import joints_mse_loss
+from simplepose.training.optim import build_optimizer, learning_rate
 
 try:
     onednn.load()
@@ -171,7 +171,7 @@ def train(model, steps=3, kernels=None, images=None, dtype="float32"):
     model.kernels = kernels
     model.train()
     rng = np.random.default_rng(0)
-    optimizer = build_optimizer("adam", model.parameters(), 1e-3, lambda iteration: 1.0)
+    optimizer = build_optimizer("adam", model.parameters(), learning_rate(1e-3, lambda iteration: 1.0))
     losses, gradients = [], {}
     for _ in range(steps):
         batch = rng.standard_normal((4, 3, 64, 64)) if images is None else images

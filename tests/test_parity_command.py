@@ -9,22 +9,29 @@ import numpy as np
 import pytest
 
 import deploy
-import parity
-from simplepose import build
-from simplepose.config import load_config
-from simplepose.errors import UserError
-from simplepose.export import export_onnx, export_paddle
-from simplepose.inference import GraphOptions, InferenceSettings, PoseNetwork, load_pose_network
-from simplepose.parity import MovedKeypoint, Parity, compare, crops_of_dataset, deciding_margin, score_networks
-from simplepose.preprocessing import normalize
-from simplepose.runtime import write_json
+from simplepose.build.data import build_evaluator, build_valid_loader
+from simplepose.build.model import (
+    build_model,
+    build_pose_network,
+    load_config_and_weights,
+    load_model,
+    load_pose_network,
+)
+from simplepose.commands import parity
+from simplepose.config.load import load_config
+from simplepose.core.errors import UserError
+from simplepose.core.files import write_json
+from simplepose.core.images import normalize
+from simplepose.export.onnx import export_onnx, export_paddle
+from simplepose.export.parity import MovedKeypoint, Parity, compare, crops_of_dataset, deciding_margin, score_networks
+from simplepose.inference.network import GraphOptions, InferenceSettings, PoseNetwork
 
 
 @pytest.fixture
 def tiny(posenet, bundled, tmp_path, monkeypatch):
     """The network of `posenet`, its layer, and `run(*arguments)` of the command on the bundled set."""
-    config, weights, _ = build.load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(posenet[0])})
-    model = build.load_model(config, weights)
+    config, weights, _ = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(posenet[0])})
+    model = load_model(config, weights)
 
     def run(*arguments) -> tuple[int, dict]:
         line = [
@@ -40,7 +47,7 @@ def tiny(posenet, bundled, tmp_path, monkeypatch):
         code = parity.main()
         return code, json.loads((tmp_path / "r.json").read_text())
 
-    return model, build.build_pose_network(config, model), run
+    return model, build_pose_network(config, model), run
 
 
 def test_every_installed_runtime_is_measured_and_scored(posenet, tiny, tmp_path, capsys):
@@ -62,7 +69,7 @@ def test_every_installed_runtime_is_measured_and_scored(posenet, tiny, tmp_path,
 def test_each_network_gets_the_score_of_its_own_keypoints(bundled):
     """The original answers with the annotation itself, one export too, another three cells to the right of it."""
     config = load_config(None, [f"DATASET.ROOT={bundled}", "MODEL.IMAGE_SIZE=[128,128]"])
-    dataset = build.build_valid_loader(config).dataset
+    dataset = build_valid_loader(config).dataset
     truth = {}
     for row in range(len(dataset)):
         crop, joints, visible, _ = dataset.load_crop(row)
@@ -75,7 +82,7 @@ def test_each_network_gets_the_score_of_its_own_keypoints(bundled):
     exported = {"same": original, "off": replace(original, run=lambda images: np.roll(perfect(images), 3, axis=-1))}
     settings = InferenceSettings()
     originals, scored = score_networks(
-        original, exported, dataset, lambda: build.build_evaluator(config, dataset.samples), settings
+        original, exported, dataset, lambda: build_evaluator(config, dataset.samples), settings
     )
     assert list(originals) == [settings]
     assert originals[settings]["Mean"] == scored["same"][1]["Mean"] > 95
@@ -136,11 +143,11 @@ def test_all_runtimes_agree_on_real_people(real_data, tmp_path):
     overrides = ["DATASET.DATASET=coco", "MODEL.DEPTH=18", "MODEL.IMAGE_SIZE=[192,256]", f"DATASET.ROOT={root}"]
     config = load_config(None, [*overrides, "DATASET.TEST_SET=val2017", "TEST.USE_GT_BBOX=true"])
     paddle.seed(0)
-    model = build.build_model(config)
-    pose = build.build_pose_network(config, model)
+    model = build_model(config)
+    pose = build_pose_network(config, model)
     graph = GraphOptions(preprocess=True, decode=True)
     export_onnx(model, tmp_path / "net.onnx", replace(pose, graph=graph), {})
-    crops = crops_of_dataset(build.build_valid_loader(config).dataset, 12)
+    crops = crops_of_dataset(build_valid_loader(config).dataset, 12)
     assert len(np.unique(crops.reshape(12, -1), axis=0)) == 12
     networks = [load_pose_network(tmp_path / "net.onnx")]
     networks += [parity.load_deployed(tmp_path / "net.onnx", runtime) for runtime in ("OpenVINO", "OpenCV")]

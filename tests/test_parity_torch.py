@@ -10,11 +10,11 @@ import numpy as np
 import paddle
 import pytest
 
-from simplepose.checkpoint import load_weights
-from simplepose.losses import joints_mse_loss
 from simplepose.models.pose_resnet import PoseResNet
-from simplepose.optim import build_optimizer
+from simplepose.training.losses import joints_mse_loss
+from simplepose.training.optim import build_optimizer, learning_rate
 from simplepose.weights import read_weights
+from simplepose.weights.network import load_weights
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (tests/requirements-parity.txt)")
 pytestmark = pytest.mark.parity
@@ -194,7 +194,7 @@ def test_training_stays_in_lockstep(tmp_path):
     ours = in_paddle(start(), 18, "pytorch", tmp_path / "w.pth", **sizes)
     ours.to(dtype="float64")
     ours.train()
-    optimizer = build_optimizer("adam", ours.parameters(), LR, lambda i: 1.0)
+    optimizer = build_optimizer("adam", ours.parameters(), learning_rate(LR, lambda i: 1.0))
     losses = []
     for step in range(STEPS):
         loss = joints_mse_loss(ours(paddle.to_tensor(images[step])), paddle.to_tensor(target[step]), None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 from simplepose.metrics.pckh import (
     CURVE_THRESHOLDS,
     PckhEvaluator,

@@ -14,17 +14,18 @@ import cv2
 import numpy as np
 import pytest
 
-from simplepose import videos
-from simplepose.boxes import boxes_of_file, fixed_boxes, whole_image
-from simplepose.errors import UserError
-from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import Pose, PoseNetwork, PosePredictor
-from simplepose.outputs import SCORES, DrawnVideo, Painter, choose_outputs, picture_paths
-from simplepose.pipeline import Summary, ahead, find_poses
-from simplepose.preprocessing import INPUT_FORMATS, read_image
-from simplepose.skeletons import COCO, MPII
-from simplepose.smoothing import OneEuroFilter, PoseSmoother
-from simplepose.sources import Frame, Video, open_source, open_sources
+from simplepose import Pose, PosePredictor
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.core.images import INPUT_FORMATS, read_image
+from simplepose.core.skeletons import COCO, MPII
+from simplepose.inference import videos
+from simplepose.inference.box_sources import boxes_of_file, fixed_boxes, whole_image
+from simplepose.inference.network import PoseNetwork
+from simplepose.inference.pipeline import Summary, ahead, find_poses
+from simplepose.inference.smoothing import OneEuroFilter, PoseSmoother
+from simplepose.inference.sources import Frame, Video, open_source, open_sources
+from simplepose.inference.writers import SCORES, DrawnVideo, Painter, choose_outputs, picture_paths
 
 
 @pytest.fixture(scope="module")
@@ -164,16 +165,16 @@ def test_very_large_images(tmp_path, predictor):
 
 
 def test_the_visible_part_of_a_large_image_is_warped_as_the_whole(monkeypatch):
-    from simplepose import preprocessing
+    from simplepose.core import images
 
     image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
     affine = np.array([[1.5, 0.2, -60.0], [-0.2, 1.5, -10.0]])
-    whole = preprocessing.crop_image(image, affine, (48, 32))
-    monkeypatch.setattr(preprocessing, "MAX_WARP_SIDE", 60)  # the part that is seen is smaller than that
-    np.testing.assert_allclose(preprocessing.crop_image(image, affine, (48, 32)).astype(int), whole, atol=3)
-    monkeypatch.setattr(preprocessing, "MAX_WARP_SIDE", 30)  # every second pixel of a smooth image is as good
+    whole = images.crop_image(image, affine, (48, 32))
+    monkeypatch.setattr(images, "MAX_WARP_SIDE", 60)  # the part that is seen is smaller than that
+    np.testing.assert_allclose(images.crop_image(image, affine, (48, 32)).astype(int), whole, atol=3)
+    monkeypatch.setattr(images, "MAX_WARP_SIDE", 30)  # every second pixel of a smooth image is as good
     smooth = np.dstack([np.add.outer(np.arange(50), np.arange(90))] * 3).astype(np.uint8)
-    small = preprocessing.crop_image(smooth, np.array([[0.5, 0, 0], [0, 0.5, 0.0]]), (40, 20)).astype(int)
+    small = images.crop_image(smooth, np.array([[0.5, 0, 0], [0, 0.5, 0.0]]), (40, 20)).astype(int)
     np.testing.assert_allclose(small[:, :, 0], np.add.outer(np.arange(20), np.arange(40)) * 2, atol=1)
 
 

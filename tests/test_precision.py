@@ -10,12 +10,13 @@ import onnx
 import pytest
 from test_graph import random_crops, random_network
 
-from simplepose.errors import UserError
-from simplepose.export import export_onnx
-from simplepose.inference import GraphOptions, InferenceSettings, load_pose_network
-from simplepose.onnx_runtime import METADATA_KEY
-from simplepose.parity import compare
-from simplepose.precision import write_float16, write_int8
+from simplepose.build.model import load_pose_network
+from simplepose.core.errors import UserError
+from simplepose.export.onnx import export_onnx
+from simplepose.export.parity import compare
+from simplepose.export.quantize import write_float16, write_int8
+from simplepose.inference.network import GraphOptions, InferenceSettings
+from simplepose.inference.onnx_network import METADATA_KEY
 
 ALL = GraphOptions(preprocess=True, pixels="rgb", flip_test=True, decode=True)
 
@@ -125,7 +126,7 @@ def test_int8_wants_a_recent_opset(tmp_path):
 
 
 def test_the_command_reports_size_latency_shift_and_score(posenet, bundled, tmp_path, monkeypatch, capsys):
-    import export
+    from simplepose.commands import export
 
     output = tmp_path / "int8.onnx"
     line = ["export.py", "--model-file", str(posenet[0]), "--output", str(output), "--precision", "int8"]

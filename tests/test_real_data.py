@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
+from simplepose.core.images import read_image
 from simplepose.data.mpii import load_mpii
 from simplepose.metrics.pckh import load_pckh_ground_truth, pckh_metrics
-from simplepose.preprocessing import read_image
 
 # Head, Shoulder, Elbow, Wrist, Hip, Knee, Ankle (as published), Mean, at 0.10 and at 0.11
 HOURGLASS = {

@@ -17,11 +17,12 @@ import yaml
 from mini_coco import COCO_FROM_MPII, detections_of, write_mini_coco
 from tiny import experiment
 
-import reproduce
-from simplepose.config import dump_config, load_config
-from simplepose.errors import UserError
+from simplepose.commands import reproduce
+from simplepose.config.load import dump_config, load_config
+from simplepose.core.errors import UserError
+from simplepose.core.skeletons import COCO
 from simplepose.metrics.pckh import PckhGroundTruth, pckh_metrics, person_hits
-from simplepose.reproduction import (
+from simplepose.reports.reproduction import (
     Run,
     Scored,
     best_run,
@@ -33,7 +34,6 @@ from simplepose.reproduction import (
     relative_distance,
     write_page,
 )
-from simplepose.skeletons import COCO
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "seed,epoch,train_loss,Mean\n"

@@ -14,18 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simplepose import runtime
-from simplepose.errors import run_command
-from simplepose.files import read_json
+from simplepose.core.errors import run_command
+from simplepose.core.files import read_json, write_json
+from simplepose.machine.paddle_start import _is_amd_with_avx2
+from simplepose.training.run_folder import set_aside
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = f"""
 import sys; sys.path.insert(0, {str(ROOT / "lib")!r}); sys.modules["paddle"] = None
 import os
-from simplepose import runtime
-runtime.import_paddle = lambda: None
+from simplepose.machine import paddle_start
+paddle_start.import_paddle = lambda: None
 del sys.modules["paddle"]
-print(runtime.start_paddle())
+print(paddle_start.start_paddle())
 """
 OURS = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 
@@ -39,7 +40,7 @@ def chosen(**settings: str) -> str:
 
 
 def test_threads_follow_the_processors_and_the_users_word_wins():
-    from simplepose.runtime import available_cores
+    from simplepose.machine.device import available_cores
 
     assert f"OMP_NUM_THREADS={available_cores()} " in chosen()
     assert "OMP_NUM_THREADS=1 " in chosen(OMP_NUM_THREADS="1")
@@ -62,11 +63,10 @@ def test_freed_memory_is_kept_unless_the_user_has_a_say():
     ],
 )
 def test_only_amd_with_avx2_gets_the_amd_switch(monkeypatch, processor, switched):
-    from simplepose import runtime
 
-    monkeypatch.setattr(runtime.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(runtime.Path, "read_text", lambda path: processor)
-    assert runtime._is_amd_with_avx2() is switched
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr(Path, "read_text", lambda path: processor)
+    assert _is_amd_with_avx2() is switched
 
 
 def python(script: str, *paths: Path, **options) -> subprocess.CompletedProcess:
@@ -80,8 +80,9 @@ def test_the_library_leaves_memory_and_threads_to_the_program_it_lives_in(posene
     finished = python(
         f"""
 import os
-from simplepose import PosePredictor, runtime
-runtime._keep_freed_memory = lambda: print("malloc was told")
+from simplepose import PosePredictor
+from simplepose.machine import paddle_start
+paddle_start._keep_freed_memory = lambda: print("malloc was told")
 before = set(os.environ)
 PosePredictor({str(posenet[0])!r})
 print(*(name for name in {OURS[1:]!r} if name in os.environ))
@@ -121,8 +122,8 @@ def test_a_signal_waits_until_paddle_is_imported(tmp_path, sent, prepare, code, 
     finished = python(
         f"""
 import os, signal
-from simplepose.errors import run_command
-from simplepose.runtime import start_paddle
+from simplepose.core.errors import run_command
+from simplepose.machine.paddle_start import start_paddle
 sys.stdout.reconfigure(line_buffering=True)
 def main():
     {prepare or "pass"}
@@ -163,11 +164,11 @@ def test_ctrl_c_that_a_library_makes_into_another_error_is_an_interruption_all_t
 def test_a_log_that_nobody_can_take_stops_nothing(tmp_path, both):
     script = f"""
 from pathlib import Path
-from simplepose import runtime
-runtime.set_up_logging()
-runtime.log_to(Path({str(tmp_path / "log")!r}))
+from simplepose.machine import logs
+logs.set_up_logging()
+logs.log_to(Path({str(tmp_path / "log")!r}))
 for line in range(3):
-    runtime.logger.info("line %d", line)
+    logs.logger.info("line %d", line)
 """
     with open("/dev/full", "w") as full:
         start = f"import sys; sys.path[:0] = {[str(ROOT / 'lib')]!r}\n"
@@ -185,7 +186,7 @@ for line in range(3):
 def test_numbers_that_json_does_not_have_are_written_as_null(tmp_path):
     inf, nan = float("inf"), float("nan")
     content = {"a": [1.5, inf, (nan, -inf)], "b": np.array([[1.0, inf]]), "c": np.float32(nan), "d": np.float32(0.5)}
-    runtime.write_json(tmp_path / "x.json", content)
+    write_json(tmp_path / "x.json", content)
     assert read_json(tmp_path / "x.json") == {"a": [1.5, None, [None, None]], "b": [[1, None]], "c": None, "d": 0.5}
 
 
@@ -195,7 +196,7 @@ def test_two_runs_that_ended_in_the_same_second_are_both_set_aside(tmp_path):
         run_folder.mkdir(exist_ok=True)
         (run_folder / "checkpoint").write_text(str(run))
         os.utime(run_folder / "checkpoint", (1e9, 1e9))
-        earlier = runtime.set_aside(run_folder, [run_folder / "checkpoint"])
+        earlier = set_aside(run_folder, [run_folder / "checkpoint"])
         assert (earlier / "checkpoint").read_text() == str(run)
     assert len(list(tmp_path.iterdir())) == 4
     assert not list(run_folder.iterdir())
@@ -205,7 +206,7 @@ def test_processes_that_try_the_same_folder_are_not_in_each_others_way(tmp_path)
     script = f"""
 import threading
 from pathlib import Path
-from simplepose.runtime import make_run_folder
+from simplepose.training.run_folder import make_run_folder
 threads = [threading.Thread(target=lambda: [make_run_folder(Path({str(tmp_path)!r})) for _ in range(300)])
            for _ in range(4)]
 [thread.start() for thread in threads]
@@ -223,7 +224,9 @@ def test_the_commit_is_that_of_ones_own_checkout_alone(tmp_path):
     def commit_of(folder: Path) -> str:
         compiled = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "lib" / "simplepose", folder / "simplepose", ignore=compiled)
-        script = f"sys.path[0] = {str(folder)!r}\nfrom simplepose.runtime import git_commit\nprint(git_commit())"
+        script = (
+            f"sys.path[0] = {str(folder)!r}\nfrom simplepose.machine.provenance import git_commit\nprint(git_commit())"
+        )
         finished = python(script, Path("replaced"))
         assert finished.returncode == 0, finished.stderr
         return finished.stdout.strip()

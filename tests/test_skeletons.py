@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from simplepose.config import dump_config, load_config
-from simplepose.errors import UserError
-from simplepose.skeletons import COCO, MPII, load_skeleton, skeleton_from
+from simplepose.config.load import dump_config, load_config
+from simplepose.core.errors import UserError
+from simplepose.core.skeletons import COCO, MPII, load_skeleton, skeleton_from
 
 ROOT = Path(__file__).resolve().parent.parent
 FIVE = {

@@ -5,21 +5,17 @@ from __future__ import annotations
 import numpy as np
 import paddle
 import pytest
+from tiny import training_state
 
-from simplepose.build import synchronize_batch_norm
-from simplepose.checkpoint import (
-    Progress,
-    load_checkpoint,
-    load_pretrained,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-)
-from simplepose.errors import UserError
-from simplepose.losses import joints_mse_loss
+from simplepose.build.training import synchronize_batch_norm
+from simplepose.core.errors import UserError
 from simplepose.models.pose_resnet import PoseResNet
-from simplepose.optim import WeightAverage, build_optimizer, lr_schedule
+from simplepose.training.checkpoint import load_checkpoint, save_checkpoint
+from simplepose.training.losses import joints_mse_loss
+from simplepose.training.optim import WeightAverage, build_optimizer, learning_rate, lr_schedule
+from simplepose.training.state import Progress
 from simplepose.weights import read_weights, write_weights
+from simplepose.weights.network import load_pretrained, load_weights, save_weights
 
 
 def small_network(joints: int = 3, depth: int = 18) -> PoseResNet:
@@ -63,7 +59,7 @@ def test_schedules_by_hand():
 
 def one_step(kind, gradient=3.0, **options):
     parameter = paddle.create_parameter([1], "float32", default_initializer=paddle.nn.initializer.Constant(2.0))
-    optimizer = build_optimizer(kind, [parameter], 0.1, lambda i: 1.0, **options)
+    optimizer = build_optimizer(kind, [parameter], learning_rate(0.1, lambda i: 1.0), **options)
     for _ in range(2):
         (gradient * parameter).backward()
         optimizer.step()
@@ -92,7 +88,7 @@ def test_long_gradients_are_shortened():
     a, b = (
         paddle.create_parameter([1], "float32", default_initializer=paddle.nn.initializer.Constant(0.0)) for _ in "ab"
     )
-    optimizer = build_optimizer("sgd", [a, b], 1.0, lambda i: 1.0, momentum=0.0, max_grad_norm=1.0)
+    optimizer = build_optimizer("sgd", [a, b], learning_rate(1.0, lambda i: 1.0), momentum=0.0, max_grad_norm=1.0)
     (3 * a + 4 * b).backward()
     optimizer.step()
     assert (a.item(), b.item()) == (pytest.approx(-0.6), pytest.approx(-0.8))
@@ -121,18 +117,17 @@ def test_synchronised_batch_norm_needs_gpus():
             synchronize_batch_norm(small_network())
 
 
-def train_steps(model, optimizer, first, count):
+def train_steps(state, first, count):
     losses = []
-    model.train()
+    state.model.train()
     for step in range(first, first + count):
         rng = np.random.default_rng(step)
         images = paddle.to_tensor(rng.normal(size=(2, 3, 64, 64)).astype("float32"))
         target = paddle.to_tensor(rng.random((2, 3, 16, 16)).astype("float32"))
-        loss = joints_mse_loss(model(images), target, None)
+        loss = joints_mse_loss(state.model(images), target, None)
         loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        optimizer._learning_rate.step()
+        state.step()
+        state.schedule.step()
         losses.append(float(loss))
     return losses
 
@@ -141,23 +136,22 @@ def train_steps(model, optimizer, first, count):
 def test_a_resumed_training_goes_on_as_if_nothing_had_happened(tmp_path, kind):
     def start():
         paddle.seed(0)
-        model = small_network()
         schedule = lr_schedule("PolynomialDecay", 2, 3)
-        return model, build_optimizer(kind, model.parameters(), 0.01, schedule, 1e-4)
+        return training_state(small_network(), kind, 0.01, schedule, weight_decay=1e-4)
 
-    model, optimizer = start()
-    straight = train_steps(model, optimizer, 0, 6)
+    straight = train_steps(start(), 0, 6)
 
-    model, optimizer = start()
-    train_steps(model, optimizer, 0, 3)
-    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(3, 1.5, 2, [{"epoch": 2}]))
+    state = start()
+    train_steps(state, 0, 3)
+    state.progress = Progress(3, 1.5, 2, [{"epoch": 2}])
+    save_checkpoint(tmp_path / "checkpoint", state)
     assert read_weights(tmp_path / "checkpoint").source == "simplepose"  # and not the earlier port's, with its pixels
     paddle.seed(99)
-    model = small_network()  # other weights, and other automatic parameter names
-    optimizer = build_optimizer(kind, model.parameters(), 0.01, lr_schedule("PolynomialDecay", 2, 3), 1e-4)
-    progress = load_checkpoint(tmp_path, model, optimizer)
-    assert progress == Progress(3, 1.5, 2, [{"epoch": 2}])
-    assert train_steps(model, optimizer, 3, 3) == straight[3:]
+    schedule = lr_schedule("PolynomialDecay", 2, 3)
+    other = training_state(small_network(), kind, 0.01, schedule, weight_decay=1e-4)  # other weights, other names
+    load_checkpoint(tmp_path, other)
+    assert other.progress == Progress(3, 1.5, 2, [{"epoch": 2}])
+    assert train_steps(other, 3, 3) == straight[3:]
 
 
 @pytest.mark.parametrize("extension", [".pdparams", ".safetensors"])
@@ -258,33 +252,31 @@ def test_pretrained_weights_with_nan_are_refused(tmp_path):
 @pytest.mark.parametrize(("before", "now"), [("adam", "sgd"), ("sgd", "adamw")])
 def test_a_checkpoint_of_another_optimiser_is_refused_in_one_line(tmp_path, before, now):
     model = small_network()
-    optimizer = build_optimizer(before, model.parameters(), 0.1, lambda i: 1.0)
-    train_steps(model, optimizer, 0, 1)
-    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(1))
+    state = training_state(model, before)
+    train_steps(state, 0, 1)
+    save_checkpoint(tmp_path / "checkpoint", state)
     with pytest.raises(UserError, match=f"TRAIN.OPTIMIZER {before}.* this is .*{now}; .*MODEL.PRETRAINED") as error:
-        load_checkpoint(tmp_path, model, build_optimizer(now, model.parameters(), 0.1, lambda i: 1.0))
+        load_checkpoint(tmp_path, training_state(model, now))
     assert "\n" not in str(error.value)
 
 
 def test_weights_alone_are_no_checkpoint(tmp_path):
     model = small_network()
     save_weights(model, tmp_path / "w.pdparams", {})
-    optimizer = build_optimizer("adam", model.parameters(), 0.1, lambda i: 1.0)
     with pytest.raises(UserError, match="not a training checkpoint"):
-        load_checkpoint(tmp_path / "w.pdparams", model, optimizer)
+        load_checkpoint(tmp_path / "w.pdparams", training_state(model, "adam"))
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    model = small_network()
-    optimizer = build_optimizer("adam", model.parameters(), 0.1, lambda i: 1.0)
-    save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(1))
+    state = training_state(small_network(), "adam")
+    save_checkpoint(tmp_path / "checkpoint", state)
     before = (tmp_path / "checkpoint").read_bytes()
 
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("simplepose.checkpoint.write_checked", full_disk)
+    monkeypatch.setattr("simplepose.training.checkpoint.write_checked", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
-        save_checkpoint(tmp_path / "checkpoint", model, optimizer, Progress(2))
+        save_checkpoint(tmp_path / "checkpoint", state)
     assert (tmp_path / "checkpoint").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

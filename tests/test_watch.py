@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from tiny import seen, training_state
 
-from simplepose.checkpoint import Progress
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.core.images import INPUT_FORMATS
+from simplepose.core.skeletons import MPII
 from simplepose.data.augment import AugmentationSettings
-from simplepose.data.dataset import BatchLoader, BatchSampler, PoseDataset
+from simplepose.data.dataset import PoseDataset
+from simplepose.data.loader import BatchLoader, BatchSampler
 from simplepose.data.mpii import load_mpii
-from simplepose.engine import train_one_epoch
-from simplepose.errors import UserError
-from simplepose.heatmaps import HeatmapCodec
 from simplepose.models.pose_resnet import PoseResNet
-from simplepose.optim import build_optimizer
-from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import MPII
-from simplepose.watch import PATIENCE, Watch
+from simplepose.training.health import PATIENCE, Health
+from simplepose.training.loop import LoopSettings, train_one_epoch
+from simplepose.training.state import Progress
 
 
 @pytest.fixture
@@ -62,10 +63,9 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tmp_path,
     loader = Poisoned(dataset, BatchSampler(len(dataset), 4, shuffle=True), 2)
     loader.where = where
     network = PoseResNet(18, 16, deconv_filters=(8, 8, 8))
-    optimizer = build_optimizer("sgd", network.parameters(), 0.01, lambda i: 1.0)
-    progress = Progress(epoch=5)
+    state = training_state(network, lr=0.01, progress=Progress(epoch=5))
     with pytest.raises(UserError) as raised:
-        train_one_epoch(network, loader, optimizer, progress, 9, 1, watch=Watch(network, dataset, tmp_path))
+        train_one_epoch(network, loader, state, LoopSettings(print_freq=1), [Health(network, dataset, tmp_path)])
     message = str(raised.value)
     assert f"the {what} is nan at epoch 5, iteration 2, learning rate 0.01" in message
     rows = loader.sampler.batches(5)[2]
@@ -75,23 +75,23 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tmp_path,
         assert np.isnan(dump[where]).sum() == 1
         assert dump["indices"].tolist() == rows
         assert dump["predicted"].shape == dump["heatmaps"].shape == (4, 16, 8, 8)
-    assert progress.iteration == 2  # two steps were taken, and not the third
+    assert state.progress.iteration == 2  # two steps were taken, and not the third
     assert all(np.isfinite(weight.numpy()).all() for weight in network.parameters() if not weight.stop_gradient)
 
 
-def look(watch: Watch, batch, losses) -> None:
+def look(health: Health, batch, losses) -> None:
     for i, loss in enumerate(losses):
-        watch.look(batch, None, loss, 0.1, 0, i)
+        health.before_step(seen(batch, None, loss, i))
 
 
 def test_a_constant_loss_is_said_once(tmp_path, bundled, model, said):
     dataset = dataset_of(bundled)
     batch = dataset.load_batch([0, 1])
-    watch = Watch(model, dataset, tmp_path)
-    watch._without_gradient = {}
-    look(watch, batch, [0.5] * PATIENCE + [0.25] + [0.5] * PATIENCE)
+    health = Health(model, dataset, tmp_path)
+    health._without_gradient = {}
+    look(health, batch, [0.5] * PATIENCE + [0.25] + [0.5] * PATIENCE)
     assert said() == []
-    look(watch, batch, [0.5] * 100)
+    look(health, batch, [0.5] * 100)
     assert said() == [f"=> the loss has been exactly 0.5 for {PATIENCE + 1} iterations: nothing is learnt"]
 
 
@@ -102,7 +102,7 @@ def test_joints_that_nobody_labels_are_named(tmp_path, bundled, model, said):
         replace(sample, visible=np.where(np.isin(np.arange(16), [nose, hip]), 0, sample.visible))
         for sample in dataset.samples
     ]
-    Watch(model, dataset, tmp_path)
+    Health(model, dataset, tmp_path)
     (line,) = said()
     assert "left_hip" in line and "head_top" in line and "left_knee" not in line
 
@@ -110,9 +110,9 @@ def test_joints_that_nobody_labels_are_named(tmp_path, bundled, model, said):
 def test_crops_beside_the_people_are_said(tmp_path, bundled, model, said):
     dataset = dataset_of(bundled)
     dataset.samples = [replace(sample, center=sample.center - 10_000) for sample in dataset.samples]
-    watch = Watch(model, dataset, tmp_path)
-    watch._without_gradient = {}
-    look(watch, dataset.load_batch([0, 1]), range(PATIENCE))
+    health = Health(model, dataset, tmp_path)
+    health._without_gradient = {}
+    look(health, dataset.load_batch([0, 1]), range(PATIENCE))
     (line,) = said()
     assert f"no labelled joint lay in any crop of {PATIENCE} iterations" in line
 
@@ -120,14 +120,14 @@ def test_crops_beside_the_people_are_said(tmp_path, bundled, model, said):
 def test_arrays_without_a_gradient_are_named(tmp_path, bundled, model, said):
     dataset = dataset_of(bundled)
     batch = dataset.load_batch([0, 1])
-    watch = Watch(model, dataset, tmp_path)
+    health = Health(model, dataset, tmp_path)
     for parameter in model.parameters():
         parameter.clear_gradient()
     heatmaps = model(paddle.to_tensor(batch.images))
     (heatmaps[:, :, :4] * 0).sum().backward()  # nothing reaches any weight
-    look(watch, batch, range(PATIENCE - 1))
+    look(health, batch, range(PATIENCE - 1))
     (model.final_layer.bias * 2).sum().backward()
-    look(watch, batch, range(2))
+    look(health, batch, range(2))
     (line,) = said()
     count = sum(not weight.stop_gradient for weight in model.parameters()) - 1
     assert f"{count} arrays have had a gradient of exactly zero for {PATIENCE} iterations" in line

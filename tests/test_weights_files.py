@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 from simplepose.weights import (
     compare,
     from_project,

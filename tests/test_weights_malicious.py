@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 from simplepose.weights import read_pickle_checked, read_weights, write_torch
 from simplepose.weights.torch_files import LEGACY_MAGIC
 

@@ -187,7 +187,7 @@ class Attack:
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_torch_saves_an_attack_and_it_is_refused(tmp_path, legacy, capsys):
-    from simplepose.errors import UserError
+    from simplepose.core.errors import UserError
 
     save({"state_dict": {"w": torch.ones(2)}, "extra": Attack()}, tmp_path / "a.pth", legacy)
     with pytest.raises(UserError, match="asks for __builtin__.print"):

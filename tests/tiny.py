@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
+from paddle import nn
 
-from simplepose.heatmaps import HeatmapCodec
-from simplepose.inference import PoseNetwork
-from simplepose.onnx_runtime import METADATA_KEY
-from simplepose.preprocessing import INPUT_FORMATS
-from simplepose.skeletons import MPII
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.images import INPUT_FORMATS
+from simplepose.core.skeletons import MPII
+from simplepose.inference.network import PoseNetwork
+from simplepose.inference.onnx_network import METADATA_KEY
+from simplepose.training.loop import Average, Iteration, Watcher
+from simplepose.training.optim import build_optimizer, learning_rate
+from simplepose.training.state import Progress, TrainingState
 
 EXPERIMENT: dict[str, Any] = {
     "WORKERS": 1,
@@ -31,6 +35,35 @@ def experiment(test_batch_size: int = 4, **train: Any) -> dict[str, Any]:
     made["TRAIN"].update(train)
     made["TEST"]["BATCH_SIZE"] = test_batch_size
     return made
+
+
+def training_state(
+    model: nn.Layer,
+    kind: str = "sgd",
+    lr: float = 0.1,
+    schedule: Callable[[int], float] = lambda iteration: 1.0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> TrainingState:
+    """A training of this network, at its start."""
+    rate = learning_rate(lr, schedule)
+    state = TrainingState(model, build_optimizer(kind, model.parameters(), rate, **options), rate)
+    state.progress = progress or state.progress
+    return state
+
+
+def seen(batch: Any, heatmaps: Any, loss: float, index: int, loss_scale: float = 1.0) -> Iteration:
+    """An iteration of epoch 0 as watchers see it before its step."""
+    losses = Average()
+    losses.add(loss)
+    return Iteration(0, index, 100, batch, heatmaps, 0.1, loss_scale, losses, Average(), Average(), Average())
+
+
+class AfterStep(Watcher):
+    """Calls a function after each step that was looked at."""
+
+    def __init__(self, call: Callable[[int], None]):
+        self.after_step = call
 
 
 def write_tiny_onnx(path: Path, description: Any, joints: int = 16) -> None:

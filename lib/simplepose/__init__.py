@@ -11,11 +11,11 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "InferenceSettings": "inference",
-    "Pose": "inference",
-    "PosePredictor": "inference",
-    "PersonDetector": "detectors",
-    "UserError": "errors",
+    "InferenceSettings": "inference.network",
+    "Pose": "inference.predictor",
+    "PosePredictor": "build.predictor",
+    "PersonDetector": "inference.detectors.person",
+    "UserError": "core.errors",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from simplepose.core.errors import UserError
+from simplepose.core.files import read_json
+from simplepose.core.geometry import box_to_crop
+from simplepose.core.skeletons import Skeleton
 from simplepose.data.fields import MAX_PIXELS, image_paths, is_id, numbers_of
 from simplepose.data.sample import PoseSample, is_test_set
-from simplepose.errors import UserError
-from simplepose.files import read_json
-from simplepose.geometry import box_to_crop
-from simplepose.skeletons import Skeleton
 
 logger = logging.getLogger("simplepose")
 

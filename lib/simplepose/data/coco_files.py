@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 
 Content = dict[str, Any]  # images, annotations, categories, and whatever else a file carries
 

@@ -25,12 +25,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from simplepose.core.errors import UserError
+from simplepose.core.files import size_text, written_whole
+from simplepose.core.images import image_file, read_image
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.sample import PoseSample
-from simplepose.errors import UserError
-from simplepose.files import size_text, written_whole
-from simplepose.preprocessing import image_file, read_image
-from simplepose.runtime import progress_bar
+from simplepose.machine.logs import progress_bar
 
 logger = logging.getLogger("simplepose")
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
+from simplepose.core.geometry import apply_affine, crop_affine, invert_affine, patch_affine
+from simplepose.core.images import REDUCED, InputFormat, crop_image, normalize, read_image
+from simplepose.core.skeletons import Skeleton
 from simplepose.data.augment import NO_AUGMENTATION, AugmentationSettings, sample_augmentation
 from simplepose.data.crop_cache import CropCache
 from simplepose.data.sample import PoseSample
-from simplepose.errors import UserError
-from simplepose.geometry import apply_affine, crop_affine, invert_affine, patch_affine
-from simplepose.heatmaps import HeatmapCodec
-from simplepose.preprocessing import REDUCED, InputFormat, crop_image, normalize, read_image
-from simplepose.skeletons import Skeleton
 
 logger = logging.getLogger("simplepose")
 
@@ -153,121 +151,3 @@ class PoseDataset:
             to_image=invert_affine(np.stack(affines)),
             indices=np.asarray(indices),
         )
-
-
-class BatchSampler:
-    """Which rows form which batch, a function of seed, epoch and rank alone.
-
-    With several processes the order is padded to a whole number per process by repeating its start, so that all of them
-    make the same number of steps.
-    """
-
-    def __init__(self, length: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, num_ranks: int = 1):
-        self.length = length
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.num_ranks = num_ranks
-
-    def __len__(self) -> int:
-        per_rank = -(-self.length // self.num_ranks)
-        return -(-per_rank // self.batch_size)
-
-    @property
-    def order(self) -> dict[str, int | bool]:
-        """What an epoch's batches follow from; one that was stopped amid it can go on only in the same order."""
-        return {
-            "iterations": len(self),
-            "samples": self.length,
-            "batch size": self.batch_size,
-            "processes": self.num_ranks,
-            "shuffled": self.shuffle,
-            "seed": self.seed,
-        }
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        """The rows of every batch of this rank in this epoch."""
-        order = np.arange(self.length)
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-        per_rank = -(-self.length // self.num_ranks)
-        order = np.resize(order, per_rank * self.num_ranks)[self.rank :: self.num_ranks].tolist()
-        return [order[start : start + self.batch_size] for start in range(0, per_rank, self.batch_size)]
-
-
-class DealtBatches:
-    """The batches of an evaluation, in order, dealt out to the processes one by one.
-
-    Every batch is the one that a single process would make: nobody is predicted twice, and the scores are the same to
-    the last digit. A process may get none.
-    """
-
-    def __init__(self, length: int, batch_size: int, rank: int = 0, num_ranks: int = 1):
-        self.length = length
-        self.batch_size = batch_size
-        self.rank = rank
-        self.num_ranks = num_ranks
-
-    def __len__(self) -> int:
-        return len(self.batches())
-
-    def batches(self, epoch: int = 0) -> list[list[int]]:
-        """The rows of every batch of this rank; the same in every epoch."""
-        del epoch
-        rows = list(range(self.length))
-        starts = range(0, self.length, self.batch_size)
-        return [rows[start : start + self.batch_size] for start in starts][self.rank :: self.num_ranks]
-
-
-class FirstBatches:
-    """The first few batches of a sampler's every epoch."""
-
-    def __init__(self, sampler: BatchSampler | DealtBatches, count: int):
-        self.sampler = sampler
-        self.count = count
-
-    def __len__(self) -> int:
-        return min(self.count, len(self.sampler))
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        return self.sampler.batches(epoch)[: self.count]
-
-
-class BatchLoader:
-    """Iterates over an epoch's batches, made ahead of time by `workers` threads (0: made when asked for).
-
-    Threads, not processes: nearly all the time goes into OpenCV's decoding and warping, which run outside of
-    Python's lock. Nothing is copied between processes, and an error arrives as itself.
-    """
-
-    def __init__(self, dataset: PoseDataset, sampler: BatchSampler | DealtBatches | FirstBatches, workers: int):
-        self.dataset = dataset
-        self.sampler = sampler
-        self.workers = workers
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def take(self, count: int) -> BatchLoader:
-        """One of the first `count` batches of every epoch, or of as many as there are."""
-        return BatchLoader(self.dataset, FirstBatches(self.sampler, count), self.workers)
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """Yield the epoch's batches in order, from number `start` on."""
-        batches = self.sampler.batches(epoch)[start:]
-        if self.workers == 0:
-            for indices in batches:
-                yield self.dataset.load_batch(indices, epoch)
-            return
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
-        try:
-            pending: deque = deque()
-            for indices in batches:
-                pending.append(pool.submit(self.dataset.load_batch, indices, epoch))
-                if len(pending) > self.workers:  # one batch in each worker's hands and one ready
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

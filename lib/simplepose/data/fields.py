@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 
 MAX_PIXELS = 2**20  # OpenCV reads no image that is wider or higher: no coordinate, and no size, lies beyond
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from simplepose.core.errors import UserError
+from simplepose.core.files import read_json
+from simplepose.core.geometry import BOX_PADDING
+from simplepose.core.skeletons import MPII
 from simplepose.data.fields import MAX_PIXELS, image_paths, numbers_of
 from simplepose.data.sample import PoseSample, is_test_set
-from simplepose.errors import UserError
-from simplepose.files import read_json
-from simplepose.geometry import BOX_PADDING
-from simplepose.skeletons import MPII
 
 PIXELS_PER_SCALE = 200  # MPII's `scale` is a person's height in units of 200 pixels
 MIN_SCALE = 1e-3  # a fifth of a pixel: smaller ones are no person

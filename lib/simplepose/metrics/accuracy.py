@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simplepose.heatmaps import argmax_cells
+from simplepose.core.codecs.gaussian import argmax_cells
 
 THRESHOLD = 0.5  # of a tenth of the map
 

@@ -17,42 +17,18 @@ from typing import Any
 
 import numpy as np
 
+from simplepose.core.errors import UserError
+from simplepose.core.files import written_whole
+from simplepose.core.oks import oks, rescore
+from simplepose.core.skeletons import Skeleton
 from simplepose.data.coco import MALFORMED, OTHER_CATEGORY, CocoAnnotations, describe_faults, read_results
 from simplepose.data.fields import MAX_PIXELS
 from simplepose.data.sample import PoseSample
-from simplepose.errors import UserError
-from simplepose.files import written_whole
-from simplepose.heatmaps import rescore
 from simplepose.metrics.collector import PredictionCollector
-from simplepose.skeletons import Skeleton
 
 PRIMARY = "AP"
 # COCO's ten figures in pycocotools' order; "Ap .5" is the original's spelling.
 COLUMNS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
-
-
-def oks(
-    joints: np.ndarray, others: np.ndarray, areas: np.ndarray, sigmas: np.ndarray, labelled: np.ndarray | None = None
-) -> np.ndarray:
-    """Object keypoint similarity.
-
-    Args:
-        joints, others: (..., K, 2) pixels; they broadcast.
-        areas: (...), square pixels, the scale on which a distance is judged.
-        sigmas: (K,).
-        labelled: (..., K), joints that count where they are not 0; None counts all.
-
-    Returns:
-        (...), from 0 to 1; 0 where no joint counts.
-    """
-    x, y = (joints[..., axis] - others[..., axis] for axis in (0, 1))  # (..., K)
-    variances = (2 * np.asarray(sigmas)) ** 2
-    areas = np.asarray(areas, dtype=np.float64)[..., None] + np.spacing(1)  # no division by zero, as pycocotools
-    similarity = np.exp(-(x * x + y * y) / (2 * variances * areas))
-    if labelled is None:
-        return similarity.sum(axis=-1) / similarity.shape[-1]  # `mean` takes longer for a few numbers
-    counted = np.asarray(labelled) != 0
-    return (similarity * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
 
 
 def oks_nms(

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat, savemat, whosmat
 
+from simplepose.core.errors import UserError
+from simplepose.core.files import require_regular, written_whole
 from simplepose.data.fields import MAX_PIXELS
-from simplepose.errors import UserError
-from simplepose.files import require_regular, written_whole
 from simplepose.metrics.collector import PredictionCollector
 
 HEAD_SIZE_FACTOR = 0.6  # of the head box's diagonal; MPII's evaluation calls it SC_BIAS

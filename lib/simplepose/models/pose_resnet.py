@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from paddle import Tensor, nn
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 from simplepose.models.resnet import ResNet, batch_norm
 
 # Padding and output padding with which a stride-2 deconvolution of this kernel exactly doubles its input.

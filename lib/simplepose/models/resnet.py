@@ -9,7 +9,7 @@ import math
 
 from paddle import Tensor, nn
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 
 STYLES = ("pytorch", "caffe")
 NORM_MOMENTUM, NORM_EPSILON = 0.9, 1e-5

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.errors import UserError
-from simplepose.files import WEIGHT_BYTES, parse_json, require_regular, written_whole
+from simplepose.core.errors import UserError
+from simplepose.core.files import WEIGHT_BYTES, parse_json, require_regular, written_whole
 from simplepose.weights.names import (
     INPUT_FORMATS,
     SOURCES,

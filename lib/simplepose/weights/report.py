@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 from simplepose.weights.names import deconv_kernels, infer_depth, infer_joints
 
 SHOWN_NAMES = 3  # in a one-line message; `explain` lists them all

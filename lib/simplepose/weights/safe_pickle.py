@@ -23,8 +23,8 @@ from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
-from simplepose.errors import UserError
-from simplepose.files import UNFORESEEN
+from simplepose.core.errors import UserError
+from simplepose.core.files import UNFORESEEN
 
 MAX_INSTRUCTIONS = 5_000_000  # a ResNet-152 checkpoint with its optimiser needs about 30,000
 MAX_INTEGER_BYTES = 64  # the legacy PyTorch magic number has 10

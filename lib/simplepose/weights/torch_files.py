@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Callable, NamedTuple
 
 import numpy as np
 
-from simplepose.errors import UserError
+from simplepose.core.errors import UserError
 from simplepose.weights.pickle_writer import PickleWriter, write_array
 from simplepose.weights.safe_pickle import (
     ARRAY_GLOBALS,

@@ -1,0 +1,1 @@
+"""Objects of a configuration: beside commands, the only place that sees one."""

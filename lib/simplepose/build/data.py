@@ -1,0 +1,143 @@
+"""Data sets, loaders and evaluators of a configuration."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simplepose.build.model import build_codec, build_skeleton
+from simplepose.core.errors import UserError
+from simplepose.core.images import INPUT_FORMATS
+from simplepose.data.augment import AugmentationSettings
+from simplepose.data.coco import annotation_file, load_coco, read_coco
+from simplepose.data.crop_cache import CropCache, open_crop_cache
+from simplepose.data.dataset import PoseDataset
+from simplepose.data.loader import BatchLoader, BatchSampler, DealtBatches
+from simplepose.data.mpii import load_mpii
+from simplepose.data.sample import PoseSample, is_test_set, select_well_framed
+from simplepose.machine.distributed import ranks
+from simplepose.metrics.coco_ap import CocoEvaluator
+from simplepose.metrics.pckh import PckhEvaluator, load_pckh_ground_truth
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+    from simplepose.training.evaluation import Evaluator
+
+logger = logging.getLogger("simplepose")
+
+
+def _load_mpii(config: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
+    del bbox_file  # MPII's people are annotated one by one
+    return load_mpii(config.DATASET.ROOT, image_set, config.DATASET.DATA_FORMAT)
+
+
+def _load_coco(config: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
+    width, height = config.MODEL.IMAGE_SIZE
+    return load_coco(
+        config.DATASET.ROOT, image_set, build_skeleton(config), width / height, config.DATASET.DATA_FORMAT,
+        bbox_file, config.TEST.IMAGE_THRE,
+    )  # fmt: skip
+
+
+DATASETS = {"mpii": _load_mpii, "coco": _load_coco}  # by DATASET.DATASET
+
+
+def build_train_samples(config: EasyDict) -> list[PoseSample]:
+    dataset = config.DATASET
+    samples = DATASETS[dataset.DATASET](config, dataset.TRAIN_SET, None)
+    if dataset.SELECT_DATA:
+        count = len(samples)
+        samples = select_well_framed(samples)
+        logger.info("=> SELECT_DATA keeps %d of %d samples", len(samples), count)
+        if not samples:
+            raise UserError(
+                f"DATASET.SELECT_DATA keeps none of the {count} samples of {dataset.TRAIN_SET}; set it to false"
+            )
+    logger.info("=> load %d samples", len(samples))
+    return samples
+
+
+def build_valid_samples(config: EasyDict) -> list[PoseSample]:
+    dataset = config.DATASET
+    samples = DATASETS[dataset.DATASET](config, dataset.TEST_SET, _bbox_file(config))
+    logger.info("=> load %d samples", len(samples))
+    return samples
+
+
+def _bbox_file(config: EasyDict) -> str | None:
+    """The detections to validate on; None for the annotated boxes."""
+    if config.DATASET.DATASET != "coco" or config.TEST.USE_GT_BBOX:
+        return None
+    if not config.TEST.COCO_BBOX_FILE:
+        raise UserError(
+            "TEST.USE_GT_BBOX is false and TEST.COCO_BBOX_FILE names no detections; set one of them "
+            "(TEST.USE_GT_BBOX=true takes the annotated boxes)"
+        )
+    return config.TEST.COCO_BBOX_FILE
+
+
+def box_source(config: EasyDict) -> str:
+    """Where the boxes of the validation come from, for people who compare scores."""
+    return _bbox_file(config) or "annotated"
+
+
+def build_train_loader(config: EasyDict) -> BatchLoader:
+    settings = AugmentationSettings(config.DATASET.SCALE_FACTOR, config.DATASET.ROT_FACTOR, config.DATASET.FLIP)
+    samples = build_train_samples(config)
+    train, dataset, cache = config.TRAIN, config.DATASET, None
+    if dataset.CACHE:
+        size_wh = tuple(config.MODEL.IMAGE_SIZE)
+        cache = open_crop_cache(dataset.CACHE, samples, settings, size_wh, config.WORKERS)
+    sampler = BatchSampler(len(samples), train.BATCH_SIZE, train.SHUFFLE, train.SEED, *ranks())
+    return BatchLoader(_dataset(config, samples, settings, cache), sampler, config.WORKERS)
+
+
+def build_valid_loader(config: EasyDict) -> BatchLoader:
+    samples = build_valid_samples(config)
+    sampler = DealtBatches(len(samples), config.TEST.BATCH_SIZE, *ranks())
+    return BatchLoader(_dataset(config, samples, None), sampler, config.WORKERS)
+
+
+def _dataset(
+    config: EasyDict,
+    samples: list[PoseSample],
+    augmentation: AugmentationSettings | None,
+    cache: CropCache | None = None,
+) -> PoseDataset:
+    trains = augmentation is not None  # a score depends neither on REDUCED_DECODE nor on images left out
+    return PoseDataset(
+        samples,
+        build_skeleton(config),
+        build_codec(config),
+        INPUT_FORMATS[config.MODEL.INPUT_FORMAT],
+        augmentation,
+        config.TRAIN.SEED,
+        cache,
+        trains and config.DATASET.REDUCED_DECODE,
+        config.DATASET.MAX_BAD if trains else 0,
+    )
+
+
+def _pckh_evaluator(config: EasyDict, samples: list[PoseSample]) -> PckhEvaluator:
+    truth = None
+    if not is_test_set(config.DATASET.TEST_SET):
+        truth = load_pckh_ground_truth(Path(config.DATASET.ROOT) / "annot" / f"gt_{config.DATASET.TEST_SET}.mat")
+    return PckhEvaluator(len(samples), config.MODEL.NUM_JOINTS, truth)
+
+
+def _coco_evaluator(config: EasyDict, samples: list[PoseSample]) -> CocoEvaluator:
+    skeleton, test = build_skeleton(config), config.TEST
+    truth = read_coco(annotation_file(config.DATASET.ROOT, config.DATASET.TEST_SET), skeleton)
+    return CocoEvaluator(
+        samples, truth, skeleton, config.DATASET.TEST_SET, test.IN_VIS_THRE, test.OKS_THRE, test.SOFT_NMS
+    )
+
+
+EVALUATORS = {"mpii": _pckh_evaluator, "coco": _coco_evaluator}  # by DATASET.DATASET
+
+
+def build_evaluator(config: EasyDict, samples: list[PoseSample]) -> Evaluator:
+    """The scorer of TEST_SET, whose persons are `samples`."""
+    return EVALUATORS[config.DATASET.DATASET](config, samples)

@@ -1,0 +1,228 @@
+"""Networks, codecs and skeletons of a configuration or a weight file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simplepose.build.training import run_folder
+from simplepose.config.load import (
+    arch_name,
+    disagreements,
+    find_skeleton,
+    get_key,
+    load_config,
+    parse_override,
+)
+from simplepose.config.schema import DESCRIBED
+from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError, optional_packages
+from simplepose.core.images import (
+    INPUT_FORMATS,
+)
+from simplepose.core.skeletons import SKELETONS, Skeleton
+from simplepose.inference.network import InferenceSettings, PoseNetwork
+from simplepose.weights import CONFIG_KEY, WeightFile, infer_joints, read_weights
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+    from simplepose.models.pose_resnet import PoseResNet
+
+logger = logging.getLogger("simplepose")
+
+
+def load_pose_network(path: str | os.PathLike, device: str | None = None) -> PoseNetwork:
+    """The network of a file: ONNX through ONNX Runtime, anything else as weights through Paddle.
+
+    Args:
+        device: as `PosePredictor` takes it.
+
+    Raises:
+        UserError: missing or unreadable file, one that does not say what its network is, a missing package, or no
+            such device.
+    """
+    if Path(path).suffix.lower() == ".onnx":
+        from simplepose.inference.onnx_network import OnnxNetwork, check_shapes, open_session, read_metadata
+
+        session = open_session(path, device)
+        network = PoseNetwork.from_description(OnnxNetwork(session), read_metadata(session, path), path)
+        check_shapes(session, network, path)
+        return network
+    from simplepose.machine.paddle_start import import_paddle
+
+    with optional_packages():
+        import_paddle()
+        from simplepose.build.model import build_pose_network, load_config_and_weights, load_model
+    if device is not None:
+        _use_device(device)
+    config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
+    for note in notes:
+        logger.warning("%s", note)
+    return build_pose_network(config, load_model(config, weights))
+
+
+def _use_device(device: str) -> None:
+    """Make a device Paddle's, for the whole process."""
+    import paddle
+
+    try:
+        paddle.set_device(device)
+    except Exception as error:  # Paddle's own classes, by version
+        raise UserError(f"Paddle cannot use the device {device!r} here: {' '.join(str(error).split())[:200]}") from None
+
+
+def build_skeleton(config: EasyDict) -> Skeleton:
+    return find_skeleton(config)
+
+
+def build_codec(config: EasyDict) -> HeatmapCodec:
+    extra = config.MODEL.EXTRA
+    return HeatmapCodec(tuple(config.MODEL.IMAGE_SIZE), tuple(extra.HEATMAP_SIZE), extra.SIGMA)
+
+
+def build_inference_settings(config: EasyDict) -> InferenceSettings:
+    test = config.TEST
+    return InferenceSettings(test.FLIP_TEST, test.SHIFT_HEATMAP, test.POST_PROCESS)
+
+
+def build_model(config: EasyDict) -> PoseResNet:
+    """The network with fresh weights; nothing is read from disk."""
+    from simplepose.models.pose_resnet import PoseResNet
+
+    extra = config.MODEL.EXTRA
+    return PoseResNet(
+        depth=config.MODEL.DEPTH,
+        num_joints=config.MODEL.NUM_JOINTS,
+        style=config.MODEL.STYLE,
+        deconv_filters=extra.NUM_DECONV_FILTERS,
+        deconv_kernels=extra.NUM_DECONV_KERNELS,
+        deconv_bias=extra.DECONV_WITH_BIAS,
+        final_kernel=extra.FINAL_CONV_KERNEL,
+    )
+
+
+def load_model(config: EasyDict, weights: WeightFile) -> PoseResNet:
+    """The network with these weights, every name and shape of them."""
+    from simplepose.weights.network import load_weights
+
+    model = build_model(config)
+    load_weights(model, weights)
+    return model
+
+
+def build_pose_network(config: EasyDict, model: PoseResNet) -> PoseNetwork:
+    """A network, and what the configuration says about feeding and reading it."""
+    from simplepose.inference.network import paddle_network
+
+    network, input_format = paddle_network(model, config.TRAIN.CPU_KERNELS), INPUT_FORMATS[config.MODEL.INPUT_FORMAT]
+    return PoseNetwork(network, build_skeleton(config), build_codec(config), input_format)
+
+
+def weights_metadata(config: EasyDict, **figures: Any) -> dict[str, Any]:
+    """What a weight file says about itself: enough to rebuild the network and to feed it."""
+    from simplepose.machine.provenance import git_commit
+
+    return {
+        "format": 1,
+        "arch": arch_name(config),
+        CONFIG_KEY: {key: get_key(config, key) for key in DESCRIBED},
+        "commit": git_commit(),
+        **figures,
+    }
+
+
+def load_config_and_weights(
+    cfg: str | None, overrides: list[str], flags: dict[str, Any]
+) -> tuple[EasyDict, WeightFile, list[str]]:
+    """The weights that a command is to use, and a configuration that fits them.
+
+    Without an experiment file the weight file says what its network is, and its data set is what it is scored on. With
+    one, what it or the command line writes wins over the weight file, and the weight file over the defaults.
+
+    Args:
+        cfg, overrides, flags: as `load_config` takes them.
+
+    Returns:
+        The configuration, TEST.MODEL_FILE filled in; the weights; lines for the user about every key in which
+        weight file and experiment file differ, and about what had to be assumed.
+    """
+    overridden = {**dict(parse_override(text) for text in overrides), **flags}
+    written = load_config(cfg, overrides, flags) if cfg else None
+    if written:
+        path = find_model_file(written.TEST.MODEL_FILE, run_folder(written, cfg))
+    elif overridden.get("TEST.MODEL_FILE"):
+        path = find_model_file(str(overridden["TEST.MODEL_FILE"]))
+    else:
+        raise UserError("name an experiment file with --cfg, or weights with --model-file, or both")
+    weights = read_weights(path)
+    description = weights.description
+    assumed = {} if written else _assumed(weights, {*description, *overridden})
+    sets = {} if written else _usual_sets({**description, **assumed, **overridden})
+    flags = {**sets, **flags, "TEST.MODEL_FILE": str(path)}
+    config = load_config(cfg, overrides, flags, (path, {**description, **assumed}))
+
+    notes = [*weights.notes, *(f"{key}: {value} is assumed, {path} does not say" for key, value in assumed.items())]
+    for key, configured, described in disagreements(config, description):
+        notes.append(f"{key}: {configured} is configured and used, {path} was made with {described}")
+    for key, configured, described in disagreements(written, description) if written else ():
+        if get_key(config, key) == described:
+            notes.append(f"{key}: {described}, as {path} says; {cfg} leaves it open (default {configured})")
+    return config, weights, notes
+
+
+def _assumed(weights: WeightFile, known: set[str]) -> dict[str, Any]:
+    """What is most likely of a network that nothing else describes: configuration key -> value.
+
+    Raises:
+        UserError: no pose network, or one of which too much is unknown.
+    """
+    joints = infer_joints({name: array.shape for name, array in weights.state.items()})
+    if not weights.description or joints is None:
+        raise UserError(f"{weights.path} holds no pose network: deconv_layers and final_layer are not in it")
+    if "MODEL.IMAGE_SIZE" not in known:  # a guess would run, and quietly score worse
+        raise UserError(
+            f"{weights.path} does not say the input size of its network; add it in pixels (width, height), as "
+            "MODEL.IMAGE_SIZE=[192,256], or name the experiment file with --cfg"
+        )
+    assumed = {}
+    if "DATASET.DATASET" not in known and "DATASET.SKELETON" in known:
+        assumed["DATASET.DATASET"] = "coco"  # skeletons of one's own go with its format
+    elif "DATASET.DATASET" not in known:
+        skeletons = [name for name, skeleton in SKELETONS.items() if skeleton.num_joints == joints]
+        if not skeletons:
+            counts = ", ".join(f"{name} {skeleton.num_joints}" for name, skeleton in SKELETONS.items())
+            raise UserError(f"{weights.path} predicts {joints} joints, as no skeleton that is known here ({counts})")
+        assumed["DATASET.DATASET"] = skeletons[0]
+    if "MODEL.STYLE" not in known:
+        assumed["MODEL.STYLE"] = "pytorch"
+    return assumed
+
+
+def _usual_sets(known: dict[str, Any]) -> dict[str, Any]:
+    """What to score a network of COCO's format on where nothing says so: configuration key -> value.
+
+    COCO's own sets, or "train" and "val" of joints of one's own; in the annotated boxes unless detections are named.
+    """
+    if known.get("DATASET.DATASET") != "coco":
+        return {}
+    year = "" if known.get("DATASET.SKELETON") else "2017"
+    usual = {"DATASET.TRAIN_SET": f"train{year}", "DATASET.TEST_SET": f"val{year}"}
+    if not known.get("TEST.COCO_BBOX_FILE"):
+        usual["TEST.USE_GT_BBOX"] = True
+    return {key: value for key, value in usual.items() if key not in known}
+
+
+def find_model_file(model_file: str, folder: Path | None = None) -> Path:
+    """The file itself, or the run's own best weights, or its last."""
+    if model_file:
+        path = Path(model_file)
+        if not path.exists():
+            raise UserError(f"no such weight file: {path}")
+        return path
+    for name in ("model_best.pdparams", "final_state.pdparams"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"no weights in {os.fspath(folder)}; train first, or name a file with --model-file")

@@ -1,0 +1,55 @@
+"""PosePredictor for files: networks and detectors by their names."""
+
+from __future__ import annotations
+
+import os
+from typing import Callable
+
+import numpy as np
+
+from simplepose.build.model import load_pose_network
+from simplepose.core.errors import UserError
+from simplepose.inference import predictor
+from simplepose.inference.network import InferenceSettings, PoseNetwork
+
+
+class PosePredictor(predictor.PosePredictor):
+    """Poses of the people in images.
+
+    predictor = PosePredictor("posenet.onnx", detector="nanodet_m.onnx")
+    poses = predictor("photo.jpg")
+
+    Args:
+        network: an ONNX file of pose_estimation/export.py (Paddle is not needed), a weight file, or a `PoseNetwork`.
+        settings: flip test and decoding.
+        batch_size: at most so many people go through the network at once.
+        detector: finds the people where no boxes are given: an ONNX file of a person detector, which then runs on the
+            CPU, a `PersonDetector`, or any function from an image (H, W, 3) uint8 BGR to boxes (P, 4) as left, top,
+            width, height and scores (P,).
+        device: where a network from a file runs: "cpu", "gpu" or "gpu:1"; for an ONNX file also an execution provider
+            of ONNX Runtime, as "OpenVINOExecutionProvider". By default Paddle's own choice, and the CPU for ONNX. For
+            Paddle, the device is that of the whole process.
+
+    Raises:
+        UserError: missing or unreadable file, one that does not say what its network is, a missing package, no such
+            device, or a flip test that an exported network which decodes does not do.
+    """
+
+    def __init__(
+        self,
+        network: str | os.PathLike | PoseNetwork,
+        settings: InferenceSettings = predictor.DEFAULTS,
+        batch_size: int = 16,
+        detector: str | os.PathLike | Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        device: str | None = None,
+    ):
+        name = "the network"
+        if not isinstance(network, PoseNetwork):
+            name, network = str(network), load_pose_network(network, device)
+        elif device is not None:
+            raise UserError("device is for a network from a file; a PoseNetwork runs where it was made to")
+        if isinstance(detector, (str, os.PathLike)):
+            from simplepose.inference.detectors.person import PersonDetector
+
+            detector = PersonDetector(detector)
+        super().__init__(network, settings, batch_size, detector, name)

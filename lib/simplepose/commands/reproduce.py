@@ -1,0 +1,237 @@
+"""Reproduce an experiment: train it with several seeds, score the best and the last weights, write the page of results.
+
+Started again after an interruption, it goes on where it was; what is finished is not run twice. A run that was made
+with other settings is not taken for this experiment's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simplepose.commands.cli import config_parser, parse_config
+from simplepose.core.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+    from simplepose.reports.reproduction import Run
+    from simplepose.training.evaluation import Evaluator
+
+EXAMPLES = """examples:
+  python pose_estimation/reproduce.py --cfg experiments/lspet/resnet18/128x128_d256x3_adam_lr1e-3.yaml
+  python pose_estimation/reproduce.py --cfg ... --seeds 0 1 2 --results output/results DATASET.ROOT=/data/lspet
+
+A curve to compare with is read from <experiment>.reference.csv beside the experiment file, if it is there.
+"""
+WEIGHTS = {"best": "model_best.pdparams", "last": "final_state.pdparams"}
+
+
+def main() -> int | None:
+    parser = config_parser(__doc__, EXAMPLES)
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1], metavar="N", help="TRAIN.SEED of each; default: 0 1"
+    )
+    parser.add_argument(
+        "--results", default="docs/results", metavar="FOLDER", help="for the page; default: %(default)s"
+    )
+    args, config = parse_config(parser)
+    reproduce(args, config)
+
+
+def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
+    """Every seed's training and validations, then the page."""
+    from simplepose.build.data import box_source, build_evaluator, build_valid_samples
+    from simplepose.machine.logs import say
+    from simplepose.reports import reproduction
+    from simplepose.training.run_folder import make_run_folder
+
+    make_run_folder(Path(args.results), "--results")  # a mistake shows now, not after hours
+    samples = build_valid_samples(config)
+    evaluator = build_evaluator(config, samples)  # and so do missing data
+    labelled = any(sample.visible.any() for sample in samples)
+    if box_source(config) != "annotated":  # detections have no joints, the people behind them may
+        labelled = bool(evaluator.truth.annotations)
+    if not labelled:
+        raise UserError(f"{config.DATASET.TEST_SET} has no labels to score against; set DATASET.TEST_SET")
+    for seed in args.seeds:
+        require_same_recipe(config, run_folder_in(seed_place(config, seed), args, config))
+    reference_file = Path(args.cfg).with_suffix(".reference.csv")
+    reference = reproduction.read_reference(reference_file, evaluator.primary) if reference_file.exists() else {}
+
+    runs = [run_seed(args, config, seed, evaluator) for seed in args.seeds]
+    for check in reproduction.checks(runs, reference, evaluator.primary):
+        say(f"=> {'ok' if check.passed else 'NOT OK'}: {check.what}: {check.found}")
+
+    # experiments/lspet/resnet18/a.yaml -> lspet_resnet18_a
+    name = "_".join(Path(args.cfg).with_suffix("").parts[-3:])
+    page = Path(args.results) / f"{name}.md"
+    pictures = {"Curves": f"{name}_curves.svg"}
+    reproduction.draw_curves(page.with_name(pictures["Curves"]), runs, reference, evaluator.primary)
+    if config.DATASET.DATASET == "mpii":
+        pictures["Poses"] = f"{name}_poses.png"
+        best = reproduction.best_run(runs, evaluator.primary)
+        draw_poses(page.with_name(pictures["Poses"]), config, samples, evaluator, best)
+    command = shlex.join(["python", "pose_estimation/reproduce.py", *sys.argv[1:]])
+    known = [*facts(config, runs), *reproduction.notes_of(args.cfg)]
+    reproduction.write_page(page, args.cfg, command, known, runs, reference, evaluator.primary, pictures)
+    say(f"=> results: {page.as_posix()}")
+
+
+def seed_place(config: EasyDict, seed: int) -> Path:
+    """OUTPUT_DIR of one seed's training."""
+    return Path(config.OUTPUT_DIR) / f"seed{seed}"
+
+
+def run_folder_in(place: Path, args: argparse.Namespace, config: EasyDict) -> Path:
+    """The run folder of this experiment with that OUTPUT_DIR."""
+    from simplepose.build.training import run_folder_of
+
+    return run_folder_of(type(config)({**config, "OUTPUT_DIR": str(place)}), args.cfg)
+
+
+def require_same_recipe(config: EasyDict, folder: Path) -> None:
+    """Raises UserError if a run folder holds a training with other settings: its scores are not this experiment's."""
+    from simplepose.config.load import disagreements, load_config, recipe
+
+    written = folder / "config.yaml"
+    differing = disagreements(config, recipe(load_config(written))) if written.exists() else []
+    if differing:
+        key, now, before = differing[0]
+        raise UserError(
+            f"{folder.as_posix()} was trained with {key} {before}, this is {now}; take it away, or set OUTPUT_DIR to "
+            "another folder"
+        )
+
+
+def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: Evaluator) -> Run:
+    """Train and validate with the commands that everybody uses, and read what they wrote."""
+    from simplepose.core.files import read_json
+    from simplepose.machine.logs import say
+    from simplepose.reports.reproduction import Run, Scored
+    from simplepose.weights import read_weights
+
+    gpus = [] if args.gpus is None else ["--gpus", args.gpus]
+    settings = [*args.overrides, f"TRAIN.SEED={seed}", f"LOG_DIR={config.LOG_DIR}/seed{seed}"]
+
+    def run_in(place: Path, file: str, command: str, *arguments: Any, since: float = 0) -> Path:
+        folder = run_folder_in(place, args, config)
+        made = folder / file
+        if not made.exists() or made.stat().st_mtime < since:
+            say(f"=> seed {seed}: {command} in {folder.as_posix()}")
+            line = [command, "--cfg", args.cfg, *gpus, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
+            returned = run_to_its_end([sys.executable, "-m", "simplepose", *map(str, line)])
+            if returned or not made.exists():
+                how = f"failed with exit code {returned}" if returned else "was stopped"
+                raise UserError(f"{command} {how}; this command, once more, goes on from there")
+        return folder
+
+    place = seed_place(config, seed)
+    start = time.monotonic()
+    try:
+        trained = run_in(place, WEIGHTS["last"], "train.py", "TRAIN.RESUME=true")
+    finally:
+        seconds = keep_time(run_folder_in(place, args, config) / "seconds.json", time.monotonic() - start)
+    scored = {}
+    for name, file in WEIGHTS.items():
+        weights = trained / file
+        written = weights.stat().st_mtime  # older scores are another training's
+        folder = run_in(place / name, "metrics.json", "valid.py", "--model-file", weights, since=written)
+        made = read_weights(weights).metadata
+        metrics = read_json(folder / "metrics.json")
+        scored[name] = Scored(made["epoch"], metrics, interval(config, folder, evaluator), folder)
+    history = read_json(trained / "history.json")
+    return Run(seed, made["commit"], seconds, history, scored["best"], scored["last"])
+
+
+def run_to_its_end(line: list[str]) -> int:
+    """Run a command; its exit code. If asked to stop, it finishes its step and saves, which is waited for."""
+    process = subprocess.Popen(line)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Ctrl-C reaches both by itself
+    try:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def keep_time(file: Path, seconds: float) -> float:
+    """Add to the seconds that a file holds; their sum. A training may take several starts."""
+    from simplepose.core.files import read_json, write_json
+
+    before = read_json(file)["seconds"] if file.exists() else 0
+    if file.parent.exists():
+        write_json(file, {"seconds": before + seconds})
+    return before + seconds
+
+
+def interval(config: EasyDict, folder: Path, evaluator: Evaluator) -> tuple[float, float] | None:
+    """What the number of validation persons leaves open, for PCKh; None for other scores."""
+    if config.DATASET.DATASET != "mpii":
+        return None
+    import numpy as np
+
+    from simplepose.metrics.pckh import load_predictions, person_hits
+    from simplepose.reports.reproduction import bootstrap_interval
+
+    hits, counts = person_hits(load_predictions(folder / evaluator.predictions_file), evaluator.truth)
+    return bootstrap_interval(hits, counts, np.random.default_rng(0))
+
+
+def draw_poses(path: Path, config: EasyDict, samples: list, evaluator: Evaluator, run: Run) -> None:
+    """A sheet of the last weights' best, middling and worst persons."""
+    from simplepose.build.model import build_skeleton
+    from simplepose.metrics.pckh import load_predictions, person_hits
+    from simplepose.reports import reproduction
+
+    predictions = load_predictions(run.last.folder / evaluator.predictions_file)
+    hits, counts = person_hits(predictions, evaluator.truth)
+    reproduction.draw_poses(path, samples, predictions - 1, hits, counts, build_skeleton(config))
+
+
+def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
+    """The recipe and the circumstances."""
+    import platform
+    from datetime import timedelta
+    from importlib import metadata
+
+    from simplepose.config.load import arch_name
+    from simplepose.machine.provenance import machine
+
+    train, dataset, extra = config.TRAIN, config.DATASET, config.MODEL.EXTRA
+    by_epoch = f", x {train.LR_FACTOR} at epochs {train.LR_STEP}" if train.LR_TYPE == "MultiStepDecay" else ""
+    recipe = [f"{train.OPTIMIZER}, {train.LR}, {train.LR_TYPE}{by_epoch}"]
+    if train.OPTIMIZER != "sgd":
+        recipe.append(f"epsilon {train.EPSILON:g}")
+    if train.WARMUP_ITERS:
+        recipe.append(f"warm-up {train.WARMUP_ITERS} iterations")
+    if train.EMA:
+        recipe.append(f"averaged weights {train.EMA}")
+    recipe.append(f"batch {train.BATCH_SIZE}, {train.END_EPOCH} epochs")
+    packages = ("paddlepaddle", "numpy", "opencv-python")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    times = [f"seed {run.seed} {timedelta(seconds=round(run.seconds))}" for run in runs]
+    return [
+        ("network", f"{arch_name(config)}, from {config.MODEL.PRETRAINED or 'scratch'}"),
+        ("data", f"{dataset.TRAIN_SET} and {dataset.TEST_SET} of `{dataset.ROOT}`"),
+        ("targets", f"sigma {extra.SIGMA} on {extra.HEATMAP_SIZE[0]}x{extra.HEATMAP_SIZE[1]}"),
+        ("optimiser", "; ".join(recipe)),
+        ("augmentation", f"flip {dataset.FLIP}, rotation {dataset.ROT_FACTOR}, scale {dataset.SCALE_FACTOR}"),
+        ("flip test", str(config.TEST.FLIP_TEST).lower()),
+        ("commit", "; ".join(f"seed {run.seed} {run.commit}" for run in runs)),
+        ("versions", f"Python {platform.python_version()}, {versions}"),
+        ("machine", machine()),
+        ("time, validation included", "; ".join(times)),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

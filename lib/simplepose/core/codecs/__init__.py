@@ -1,0 +1,1 @@
+"""Joints to heatmaps and back."""

@@ -1,0 +1,1 @@
+"""Person detectors, a file for each family."""

@@ -1,0 +1,207 @@
+"""A network that turns images into heatmaps, what it takes to feed and read it, and the flip test."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Callable
+
+import numpy as np
+
+from simplepose.core.codecs.gaussian import HeatmapCodec, flip_heatmaps
+from simplepose.core.description import ABOVE_ZERO, MAX_SIGMA, close_to, number_in, sizes_of
+from simplepose.core.errors import UserError, shown
+from simplepose.core.images import IMAGENET_MEAN, IMAGENET_STD, InputFormat, normalize
+from simplepose.core.skeletons import Skeleton, skeleton_from
+
+logger = logging.getLogger("simplepose")
+
+# (N, 3, H, W) float32 -> (N, K, h, w) float32, but for what `GraphOptions` says of an exported network
+Network = Callable[[np.ndarray], Any]
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How heatmaps are made and read (section TEST of the configuration)."""
+
+    flip_test: bool = False
+    shift_heatmap: bool = True
+    post_process: bool = True
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What an exported network does itself, beside turning images into heatmaps.
+
+    Attributes:
+        preprocess: it takes crops (N, H, W, 3) uint8 and normalises them, instead of images (N, 3, H, W) float32.
+        pixels: "bgr" or "rgb", the channel order of those crops, whatever the network inside wants.
+        flip_test: it averages with the mirrored image, with or without `shift_heatmap`.
+        decode: it gives keypoints (N, K, 2) in input pixels and scores (N, K) instead of heatmaps, with or without
+            the quarter step (`post_process`).
+        dynamic_size: it takes any height and width in multiples of 32.
+    """
+
+    preprocess: bool = False
+    pixels: str = "bgr"
+    flip_test: bool = False
+    shift_heatmap: bool = True
+    decode: bool = False
+    post_process: bool = True
+    dynamic_size: bool = False
+
+    def fixed(self) -> dict[str, bool]:
+        """The `InferenceSettings` that the graph has settled, by name."""
+        settled = {}
+        if self.flip_test or self.decode:
+            settled.update(flip_test=self.flip_test)
+        if self.flip_test:
+            settled.update(shift_heatmap=self.shift_heatmap)
+        if self.decode:
+            settled.update(post_process=self.post_process)
+        return settled
+
+    def conflict(self, wanted: dict[str, bool]) -> str:
+        """The first of these `InferenceSettings`, by name, that the graph has settled otherwise; "" if none."""
+        fixed = self.fixed()
+        return next((name for name, value in wanted.items() if fixed.get(name, value) != value), "")
+
+
+def predict_heatmaps(
+    network: Network, images: np.ndarray, flip_permutation: np.ndarray, settings: InferenceSettings
+) -> np.ndarray:
+    """Run the network, averaged with its answer to the mirrored images if the settings ask for the flip test.
+
+    Args:
+        images: (N, 3, H, W), or (N, H, W, 3) uint8 if the network normalises them itself.
+        flip_permutation: (K,), `Skeleton.flip_permutation`.
+
+    Returns:
+        (N, K, h, w) float32.
+    """
+    heatmaps = network(images)
+    if settings.flip_test:
+        mirrored_images = images[:, :, ::-1] if images.dtype == np.uint8 else images[..., ::-1]
+        mirrored = network(np.ascontiguousarray(mirrored_images))
+        heatmaps = 0.5 * (heatmaps + flip_heatmaps(mirrored, flip_permutation, settings.shift_heatmap))
+    return heatmaps
+
+
+@dataclass(frozen=True)
+class PoseNetwork:
+    """A network, and what it takes to feed it and to read its heatmaps.
+
+    Attributes:
+        run: (N, 3, H, W) float32 -> (N, K, h, w) float32, or as `graph` says.
+        skeleton, codec, input_format: those the network was trained with.
+        graph: how much of the rest `run` does itself.
+    """
+
+    run: Network
+    skeleton: Skeleton
+    codec: HeatmapCodec
+    input_format: InputFormat
+    graph: GraphOptions = GraphOptions()
+
+    def prepare(self, crops: np.ndarray) -> np.ndarray:
+        """Crops (N, H, W, 3) uint8 BGR as `run` takes them."""
+        if not self.graph.preprocess:
+            return normalize(crops, self.input_format)
+        return crops if self.graph.pixels == "bgr" else np.ascontiguousarray(crops[..., ::-1])
+
+    def heatmaps(self, images: np.ndarray, settings: InferenceSettings) -> np.ndarray:
+        """Heatmaps (N, K, h, w) of prepared images, of a network that does not decode; see `predict_heatmaps`."""
+        if self.graph.flip_test:
+            settings = replace(settings, flip_test=False)  # not twice
+        return predict_heatmaps(self.run, images, self.skeleton.flip_permutation, settings)
+
+    def predict(self, images: np.ndarray, settings: InferenceSettings) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, K, 2) in input pixels and scores (N, K) of prepared images.
+
+        What the graph does itself is done as it was exported, whatever `settings` say; see `GraphOptions.conflict`.
+        """
+        if self.graph.decode:
+            return self.run(images)
+        return self.codec.decode(self.heatmaps(images, settings), settings.post_process)
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the network itself, as JSON takes it; an exported network carries this."""
+        skeleton, codec, input_format = self.skeleton, self.codec, self.input_format
+        return {
+            "skeleton": skeleton.definition(),
+            "flip_permutation": skeleton.flip_permutation.tolist(),  # for readers in other languages
+            "image_size_wh": codec.image_size_wh,
+            "heatmap_size_wh": codec.heatmap_size_wh,
+            "sigma": codec.sigma,
+            "input": {
+                "channels": "rgb" if input_format.rgb else "bgr",
+                "divisor": input_format.divisor,
+                "mean": IMAGENET_MEAN,
+                "std": IMAGENET_STD,
+            },
+            "graph": asdict(self.graph),
+        }
+
+    @classmethod
+    def from_description(cls, run: Network, described: Any, where: str | os.PathLike) -> PoseNetwork:
+        """The other direction of `description`, which a stranger may have written.
+
+        Raises:
+            UserError: something is missing, makes no sense or contradicts the rest; `where` names the file.
+        """
+        try:
+            if not isinstance(described, dict):
+                raise ValueError(f"expected a table, found {shown(described)}")
+            pixels, graph = described["input"], described.get("graph", {})  # files of before options have no graph
+            skeleton = skeleton_from(described["skeleton"], str(where), needs_sigmas=False)
+            permutation = skeleton.flip_permutation.tolist()
+            if described.get("flip_permutation", permutation) != permutation:
+                raise ValueError("flip_permutation is not what the skeleton's pairs make")
+            size_wh, heatmap_wh = sizes_of(described["image_size_wh"], described["heatmap_size_wh"])
+            codec = HeatmapCodec(size_wh, heatmap_wh, number_in(described["sigma"], "sigma", ABOVE_ZERO, MAX_SIGMA))
+            for name, constant in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+                if not close_to(pixels.get(name, constant), constant):
+                    raise ValueError(f"input has the {name} {shown(pixels[name])}; networks here have {constant}")
+            channels, divisor = pixels["channels"], number_in(pixels["divisor"], "divisor", 1e-3, 1e6)
+            if channels not in ("rgb", "bgr") or graph.get("pixels", "bgr") not in ("rgb", "bgr"):
+                raise ValueError("channels and pixels are rgb or bgr")
+            for name, value in graph.items():
+                if name != "pixels" and not isinstance(value, bool):
+                    raise ValueError(f"{shown(name)} of the graph is true or false, found {shown(value)}")
+            return cls(run, skeleton, codec, InputFormat(channels == "rgb", float(divisor)), GraphOptions(**graph))
+        except KeyError as error:
+            raise UserError(f"{where} describes its network incompletely (no {error}); export it again") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{where} describes its network wrongly ({error}); export it again") from None
+
+
+def paddle_network(model: Any, kernels: str = "auto") -> Network:
+    """A Paddle layer as a `Network`: eval mode, no gradients, arrays in and out.
+
+    On a CPU a PoseResNet runs on oneDNN's kernels where it can, with its weights as they are now.
+
+    Args:
+        kernels: TRAIN.CPU_KERNELS; "paddle" keeps to Paddle's own.
+    """
+    import paddle
+
+    from simplepose.machine.onednn import Unavailable
+    from simplepose.models.pose_resnet import PoseResNet
+
+    model.eval()
+
+    def network(images: np.ndarray) -> np.ndarray:
+        with paddle.no_grad():
+            return model(paddle.to_tensor(images)).numpy()
+
+    if kernels == "paddle" or paddle.get_device() != "cpu" or not isinstance(model, PoseResNet):
+        return network
+    try:
+        from simplepose.models.onednn_inference import InferenceKernels
+
+        fast = InferenceKernels(model)
+    except Unavailable as error:
+        logger.info("=> %s: inference with Paddle's own kernels", error)
+        return network
+    return fast

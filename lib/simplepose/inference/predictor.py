@@ -1,0 +1,252 @@
+"""PosePredictor: images and boxes in, poses out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+import numpy as np
+
+from simplepose.core.errors import UserError
+from simplepose.core.geometry import apply_affine, as_boxes, box_to_crop, crop_affine, invert_affine
+from simplepose.core.images import as_image, crop_image
+from simplepose.core.oks import rescore
+from simplepose.core.skeletons import Skeleton
+from simplepose.inference.network import InferenceSettings, PoseNetwork
+
+logger = logging.getLogger("simplepose")
+
+DEFAULTS = InferenceSettings()
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One person.
+
+    Attributes:
+        keypoints: (K, 2) image pixels, 0-based (x, y).
+        scores: (K,) heatmap maxima, about 0 to 1.
+        box: (4,) left, top, width, height in pixels, as asked about.
+        box_score: how sure the detector is of the box; 1 if nobody said.
+        skeleton: the joints' names, and what connects them.
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    box: np.ndarray
+    box_score: float
+    skeleton: Skeleton
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """The names of the K joints."""
+        return self.skeleton.joints
+
+    @property
+    def pose_score(self) -> float:
+        """The mean of the positive keypoint scores."""
+        return float(rescore(np.ones(1), self.scores[None], 0.0)[0])
+
+    @property
+    def score(self) -> float:
+        """Box score times pose score: COCO's rescoring."""
+        return float(self.box_score * self.pose_score)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The person as JSON takes it, joints by name."""
+        return {
+            "bbox": self.box.tolist(),
+            "box_score": float(self.box_score),
+            "pose_score": self.pose_score,
+            "score": self.score,
+            "keypoints": {
+                name: {"x": float(x), "y": float(y), "score": float(score)}
+                for name, (x, y), score in zip(self.joints, self.keypoints, self.scores)
+            },
+        }
+
+    def draw(self, image: Any, min_score: float = 0.2) -> np.ndarray:
+        """Draw limbs and joints, without joints below `min_score`.
+
+        Args:
+            image: whatever `PosePredictor` takes.
+
+        Returns:
+            (H, W, 3) uint8 BGR: the image itself if it was that already, drawn on in place; else a new one.
+        """
+        from simplepose.core.drawing import draw_pose
+
+        image = as_image(image)
+        draw_pose(image, self.keypoints, self.scores, self.skeleton, min_score)
+        return image
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The people of one image, ready for the network.
+
+    Attributes:
+        images: (P, 3, H, W) float32, or (P, H, W, 3) uint8 for a network that normalises them itself.
+        to_image: (P, 2, 3) affines from network input pixels to image pixels.
+        boxes: (P, 4) left, top, width, height in image pixels.
+        box_scores: (P,).
+        lost: a line for each person who gets no pose: whose box is beside the image, and after the network who has
+            keypoints that are NaN.
+    """
+
+    images: np.ndarray
+    to_image: np.ndarray
+    boxes: np.ndarray
+    box_scores: np.ndarray
+    lost: list[str] = field(default_factory=list)
+
+
+def cut_out(image: np.ndarray, boxes_xywh: np.ndarray, image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the people in boxes (P, 4) out of an image (H, W, 3).
+
+    Returns:
+        crops (P, h, w, 3) uint8 BGR of `image_size_wh`, and affines (P, 2, 3) from image pixels to crop pixels.
+    """
+    width, height = image_size_wh
+    affines = np.empty((len(boxes_xywh), 2, 3))
+    crops = np.empty((len(boxes_xywh), height, width, 3), np.uint8)
+    for index, box in enumerate(boxes_xywh):
+        center, size = box_to_crop(box, aspect_ratio=width / height)
+        affines[index] = crop_affine(center, size[0], 0.0, image_size_wh)
+        crops[index] = crop_image(image, affines[index], image_size_wh)
+    return crops, affines
+
+
+class PosePredictor:
+    """Poses of the people in images. `simplepose.PosePredictor` takes files as well.
+
+    Args:
+        network: with what it takes to feed and to read it.
+        settings: flip test and decoding.
+        batch_size: at most so many people go through the network at once.
+        detector: finds the people where no boxes are given: from an image (H, W, 3) uint8 BGR to boxes (P, 4) as left,
+            top, width, height and scores (P,). None: the whole image is a box.
+        name: of the network, in messages.
+
+    Raises:
+        UserError: a flip test that an exported network which decodes does not do.
+    """
+
+    def __init__(
+        self,
+        network: PoseNetwork,
+        settings: InferenceSettings = DEFAULTS,
+        batch_size: int = 16,
+        detector: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        name: str = "the network",
+    ):
+        if settings.flip_test and network.graph.decode and not network.graph.flip_test:
+            raise UserError(f"{name} decodes in its graph, without the flip test; export it with --with-flip-test too")
+        self.network = network
+        self.settings = settings
+        self.batch_size = batch_size
+        self.detector = detector
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return self.network.skeleton
+
+    def __call__(
+        self,
+        image: Any,
+        boxes_xywh: Sequence[Sequence[float]] | None = None,
+        box_scores: Sequence[float] | None = None,
+    ) -> list[Pose] | list[list[Pose]]:
+        """Find the people of an image.
+
+        Args:
+            image: a file, a Pillow image, or an array of uint8: (H, W, 3) BGR, (H, W, 4) BGRA, (H, W) gray; see
+                `as_image`. Or a list of these, whose people go through the network together.
+            boxes_xywh: (P, 4) left, top, width, height in pixels; None asks the detector, and without one takes the
+                whole image as a box. For a list of images a list with one such entry for each.
+            box_scores: (P,), 1 each by default; for a list of images a list of them.
+
+        Returns:
+            A pose for each box, in the order of the boxes, but for boxes beside the image and for people on whom the
+            network answers NaN; a warning tells of those. For a list of images a list of such lists.
+
+        Raises:
+            UserError: no image, or no boxes.
+        """
+        if not isinstance(image, (list, tuple)):
+            return self._call([image], [boxes_xywh], [box_scores])[0]
+        each = []
+        for name, given in (("boxes_xywh", boxes_xywh), ("box_scores", box_scores)):
+            each.append([None] * len(image) if given is None else given)
+            if len(each[-1]) != len(image):
+                raise UserError(f"for {len(image)} images {name} must have as many entries, not {len(given)}")
+        return self._call(image, *each)
+
+    def _call(self, images: Sequence[Any], boxes: Sequence[Any], box_scores: Sequence[Any]) -> list[list[Pose]]:
+        people = [self.crop(*one) for one in zip(images, boxes, box_scores)]
+        poses = self.predict(people)
+        for line in (line for crops in people for line in crops.lost):
+            logger.warning("%s", line)
+        return poses
+
+    def crop(
+        self,
+        image: Any,
+        boxes_xywh: Sequence[Sequence[float]] | None = None,
+        box_scores: Sequence[float] | None = None,
+    ) -> Crops:
+        """The first half of a call: cut the people out of one image. Arguments as there."""
+        image = as_image(image)
+        height, width = image.shape[:2]
+        if boxes_xywh is None:
+            boxes_xywh, box_scores = self.detector(image) if self.detector else ([(0, 0, width, height)], box_scores)
+        boxes, inside = as_boxes(boxes_xywh, (width, height))
+        scores = np.ones(len(boxes)) if box_scores is None else np.asarray(box_scores, dtype=np.float64)
+        if scores.shape != (len(boxes),) or not np.isfinite(scores).all():
+            raise UserError(f"{len(boxes)} boxes need as many finite scores, found {scores.tolist()}")
+        lost = [
+            f"no pose for box {box_text(box)}, which does not touch the image of {width}x{height} pixels"
+            for box in boxes[~inside]
+        ]
+        boxes, scores = boxes[inside], scores[inside]
+        crops, affines = cut_out(image, boxes, self.network.codec.image_size_wh)
+        return Crops(self.network.prepare(crops), invert_affine(affines), boxes, scores, lost)
+
+    def predict(self, people: Sequence[Crops]) -> list[list[Pose]]:
+        """The second half: the people of several images through the network together.
+
+        Returns:
+            For each image its poses, in the order of the boxes. Who has keypoints or scores that are NaN or infinite
+            gets a line in `Crops.lost` instead.
+        """
+        if not people:
+            return []
+        images = np.concatenate([crops.images for crops in people])  # (N, ...), N people in all images
+        answers = iter(self._predict(images, people))
+        poses: list[list[Pose]] = []
+        for crops in people:
+            poses.append([])
+            for box, box_score in zip(crops.boxes, crops.box_scores.tolist()):
+                keypoints, scores = next(answers)
+                if np.isfinite(keypoints).all() and np.isfinite(scores).all():
+                    poses[-1].append(Pose(keypoints, scores, box, box_score, self.skeleton))
+                else:
+                    crops.lost.append(f"no pose for box {box_text(box)}: the network's answer is NaN or infinite")
+        return poses
+
+    def _predict(self, images: np.ndarray, people: Sequence[Crops]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Keypoints (K, 2) in image pixels and scores (K,) of each person."""
+        found = []
+        for start in range(0, len(images), self.batch_size):
+            found.append(self.network.predict(images[start : start + self.batch_size], self.settings))
+        if not found:
+            return []
+        joints, scores = (np.concatenate(parts) for parts in zip(*found))  # (N, K, 2), (N, K)
+        return zip(apply_affine(np.concatenate([crops.to_image for crops in people]), joints), scores)
+
+
+def box_text(box_xywh: np.ndarray) -> str:
+    """A box as --bbox takes it."""
+    return ",".join(f"{value:g}" for value in box_xywh)

@@ -1,0 +1,86 @@
+"""The one-euro filter: steady when a joint rests, quick when it moves.
+
+Source: Casiez, Roussel, Vogel, "1 Euro Filter", CHI 2012. Equations 1 to 5 there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from simplepose.inference.predictor import Pose
+
+MIN_CUTOFF_HZ = 1.0  # of a joint at rest: lower is steadier
+SPEED_COEFFICIENT = 10.0  # Hz per body height a second: higher follows quick motion with less lag
+SPEED_CUTOFF_HZ = 1.0
+
+
+class OneEuroFilter:
+    """Smooths the points of one person over a video.
+
+    Args:
+        fps: frames a second.
+        min_cutoff_hz, speed_coefficient: see above.
+    """
+
+    def __init__(self, fps: float, min_cutoff_hz: float = MIN_CUTOFF_HZ, speed_coefficient: float = SPEED_COEFFICIENT):
+        self.fps = fps
+        self.min_cutoff_hz = min_cutoff_hz
+        self.speed_coefficient = speed_coefficient
+        self._points: np.ndarray | None = None
+        self._speeds: np.ndarray | None = None
+
+    def __call__(self, points: np.ndarray, known: np.ndarray, body_size: float = 1.0) -> np.ndarray:
+        """The next frame.
+
+        Args:
+            points: (K, 2).
+            known: (K,) bool; a joint that is not known is returned as it is, and starts anew when it is.
+            body_size: what speeds are measured in, in the points' unit, so that the size of the video plays no part.
+
+        Returns:
+            (K, 2) smoothed.
+        """
+        if self._points is None:
+            self._points = np.full_like(points, np.nan, dtype=np.float64)
+            self._speeds = np.zeros_like(self._points)
+        going_on = known & np.isfinite(self._points).all(axis=1)
+        step = np.where(going_on[:, None], points - self._points, 0)
+        speeds = self._speeds + self._weight(SPEED_CUTOFF_HZ) * (step * self.fps / body_size - self._speeds)
+        self._speeds = np.where(going_on[:, None], speeds, 0)
+        cutoff = self.min_cutoff_hz + self.speed_coefficient * np.linalg.norm(self._speeds, axis=1, keepdims=True)
+        smoothed = np.where(going_on[:, None], self._points + self._weight(cutoff) * step, points)
+        self._points = np.where(known[:, None], smoothed, np.nan)
+        return smoothed
+
+    def restart(self) -> None:
+        """Forget the past: the person left, or is not alone."""
+        self._points = self._speeds = None
+
+    def _weight(self, cutoff_hz: float | np.ndarray) -> float | np.ndarray:
+        """Of the newest value in a first-order low-pass."""
+        return 1 / (1 + self.fps / (2 * math.pi * cutoff_hz))
+
+
+class PoseSmoother:
+    """`OneEuroFilter` on the poses of a video with one person; frames with several pass unchanged.
+
+    Attributes:
+        skipped: frames with several people: who is who, tracking has to say.
+    """
+
+    def __init__(self, fps: float, min_score: float):
+        self.filter = OneEuroFilter(fps)
+        self.min_score = min_score
+        self.skipped = 0
+
+    def __call__(self, poses: list[Pose]) -> list[Pose]:
+        if len(poses) != 1:
+            self.skipped += len(poses) > 1
+            self.filter.restart()
+            return poses
+        (pose,) = poses
+        known = pose.scores >= self.min_score
+        return [replace(pose, keypoints=self.filter(pose.keypoints, known, max(pose.box[3], 1.0)))]

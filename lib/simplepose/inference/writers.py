@@ -1,0 +1,436 @@
+"""What remains of a run: pictures or a video with the poses drawn in, and the coordinates as JSON, CSV or NPZ.
+
+Every output takes frame after frame (`add`) and is whole after `close`, also when the run was interrupted before.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+
+from simplepose.core.drawing import BACKGROUND_COLOR, draw_label, draw_pose, write_image
+from simplepose.core.errors import UserError
+from simplepose.core.files import written_whole
+from simplepose.core.skeletons import Skeleton
+from simplepose.inference.predictor import Pose
+from simplepose.inference.sources import ADDRESS, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Frame, ImageFiles, Video
+from simplepose.inference.videos import FfmpegVideo, OpenCvVideo, open_video, require_format
+
+FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz"}  # and the extension of each
+SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
+# An --output that ends so means a file; of several images it should name a folder.
+FILE_EXTENSIONS = {*FORMATS.values(), *IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS}
+
+
+class Output(Protocol):
+    """Takes the results of a run."""
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Painter:
+    """How poses are drawn.
+
+    Args:
+        min_score: joints below are left out.
+        numbers, scores: write each person's place in the frame's list, and score, above the box.
+        plain: cover the image first, so that nobody can be recognised.
+    """
+
+    def __init__(
+        self, skeleton: Skeleton, min_score: float, numbers: bool = False, scores: bool = False, plain: bool = False
+    ):
+        self.skeleton = skeleton
+        self.min_score = min_score
+        self.numbers = numbers
+        self.scores = scores
+        self.plain = plain
+
+    def draw(self, image: np.ndarray, poses: Sequence[Pose]) -> None:
+        """Draw all people onto an image, in place."""
+        if self.plain:
+            image[:] = BACKGROUND_COLOR
+        for index, pose in enumerate(poses):
+            draw_pose(image, pose.keypoints, pose.scores, self.skeleton, self.min_score)
+            parts = [str(index)] * self.numbers + [f"{pose.score:.2f}"] * self.scores
+            if parts:
+                draw_label(image, pose.box, " ".join(parts))
+
+
+class Drawings:
+    """One picture a frame; `paths` by frame index. A frame that could not be read has none."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        if frame.image is not None and not frame.failure:
+            write_image(self.paths[frame.index], frame.image)
+
+    def close(self) -> None:
+        """Every picture is whole already."""
+
+    def __str__(self) -> str:
+        return f"drawing: {self.paths[0].as_posix()}" + _more(self.paths)
+
+
+class DrawnVideo:
+    """A video of the source's frame rate, size and sound, in which each frame has its place.
+
+    One that could not be read, or that a camera showed while nobody was ready, repeats the one before it; before the
+    first that could be read, the picture is black.
+
+    Args:
+        sound_of: a video file whose sound to keep.
+    """
+
+    def __init__(self, path: Path, fps: float, sound_of: str | None = None):
+        require_format(path)
+        self.path = path
+        self.fps = fps
+        self.sound_of = sound_of
+        self._writer: FfmpegVideo | OpenCvVideo | None = None
+        self._size_wh = (0, 0)
+        self._last: np.ndarray | None = None
+        self._count = 0  # frames written
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        if self._writer is None:
+            if frame.image is None:
+                return  # the size is not known yet; made up for later
+            self._open(frame.image)
+        for _ in range(self._count, frame.index):
+            self._write(self._last)
+        self._write(self._last if frame.image is None else frame.image)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def __str__(self) -> str:
+        if self._writer is None:
+            return f"no video {self.path.as_posix()}: there was no frame to draw on"
+        return f"video: {self.path.as_posix()} ({self._writer})"
+
+    def _open(self, image: np.ndarray) -> None:
+        _make_folder(self.path)
+        self._size_wh = image.shape[1::-1]
+        self._writer = open_video(self.path, self.fps, self._size_wh, self.sound_of)
+        self._last = np.zeros_like(image)
+
+    def _write(self, image: np.ndarray) -> None:
+        if image.shape[1::-1] != self._size_wh:  # a stream may change its size; the file cannot
+            image = cv2.resize(image, self._size_wh)
+        self._writer.write(image)
+        self._last = image
+        self._count += 1
+
+
+class JsonPerImage:
+    """A JSON file for each image; `paths` by frame index."""
+
+    def __init__(self, skeleton: Skeleton, model_file: str, paths: Sequence[Path]):
+        self.skeleton = skeleton
+        self.model_file = model_file
+        self.paths = paths
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        if frame.image is None or frame.failure:
+            return
+        height, width = frame.image.shape[:2]
+        path = self.paths[frame.index]
+        _make_folder(path)
+        content = {
+            "image": frame.name,
+            "size": [width, height],
+            "model_file": self.model_file,
+            "people": [pose.to_dict() for pose in poses],
+        }
+        with written_whole(path) as scratch:
+            scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    def close(self) -> None:
+        """Every file is whole already."""
+
+    def __str__(self) -> str:
+        return f"coordinates: {self.paths[0].as_posix()}" + _more(self.paths)
+
+
+class _RecordFile:
+    """A text file that grows record by record beside its place, and takes its name when it is closed.
+
+    A run over a camera may last for days: nothing is kept in memory.
+    """
+
+    def __init__(self, path: Path, head: str, tail: str, separator: str):
+        _make_folder(path)
+        self.path = path
+        self.tail = tail
+        self.separator = separator
+        self._scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            self._stream = open(self._scratch, "w", encoding="utf-8", newline="")  # noqa: SIM115
+            self._stream.write(head)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+        self._first = True
+
+    def write(self, record: str) -> None:
+        try:
+            self._stream.write(record if self._first else self.separator + record)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from None
+        self._first = False
+
+    def close(self) -> None:
+        try:
+            self._stream.write(self.tail)
+            self._stream.close()
+            os.replace(self._scratch, self.path)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from None
+
+
+class JsonVideo:
+    """One JSON file for a video: its properties, and a list of frames with their people."""
+
+    def __init__(self, skeleton: Skeleton, model_file: str, path: Path, video: str, fps: float):
+        self.skeleton = skeleton
+        head = json.dumps({"video": video, "fps": fps, "model_file": model_file, "frames": []}, ensure_ascii=False)
+        self._file = _RecordFile(path, head.removesuffix("]}") + "\n", "\n]}\n", ",\n")
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        record: dict[str, Any] = {"frame": frame.index}
+        if frame.failure:
+            record["failure"] = frame.failure
+        record["people"] = [pose.to_dict() for pose in poses]
+        self._file.write(json.dumps(record, ensure_ascii=False))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __str__(self) -> str:
+        return f"coordinates: {self._file.path.as_posix()}"
+
+
+class CocoResults:
+    """COCO's results form for keypoints, readable by pycocotools' `loadRes`.
+
+    `image_id` is the number that the file name spells (139 for 000000000139.jpg), else, and for videos, the frame's
+    index; `file_name` says which image it is.
+    """
+
+    def __init__(self, path: Path):
+        self._file = _RecordFile(path, "[\n", "\n]\n", ",\n")
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        stem = Path(frame.name).stem
+        image_id = int(stem) if stem.isdecimal() and not frame.is_video else frame.index
+        for pose in poses:
+            points = np.column_stack([pose.keypoints, pose.scores]).ravel()  # x, y, score of each joint
+            record = {
+                "image_id": image_id,
+                "category_id": 1,
+                "keypoints": [round(float(value), 4) for value in points],
+                "score": pose.score,
+                "box_score": float(pose.box_score),
+                "pose_score": pose.pose_score,
+                "file_name": Path(frame.name).name,
+            }
+            self._file.write(json.dumps(record, ensure_ascii=False))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __str__(self) -> str:
+        return f"coordinates: {self._file.path.as_posix()}"
+
+
+class CsvTable:
+    """One line a person: image, frame, person, box, `SCORES`, then x, y and score of every joint."""
+
+    def __init__(self, skeleton: Skeleton, path: Path):
+        columns = ["image", "frame", "person", "box_x", "box_y", "box_w", "box_h", *SCORES]
+        columns += [f"{joint}_{value}" for joint in skeleton.joints for value in ("x", "y", "score")]
+        self._file = _RecordFile(path, self._line(columns), "", "")
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        for index, pose in enumerate(poses):
+            points = np.column_stack([pose.keypoints, pose.scores]).ravel()
+            numbers = [f"{value:.6g}" for value in (*pose.box, *(getattr(pose, name) for name in SCORES), *points)]
+            self._file.write(self._line([frame.name, frame.index, index, *numbers]))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __str__(self) -> str:
+        return f"coordinates: {self._file.path.as_posix()}"
+
+    @staticmethod
+    def _line(values: Sequence[Any]) -> str:
+        text = io.StringIO()
+        csv.writer(text).writerow(values)
+        return text.getvalue()
+
+
+class NpzTable:
+    """Arrays over all N people: image (N,), frame (N,), box (N, 4), keypoints (N, K, 2), scores (N, K), and of
+    `SCORES` (N,) each. `joints` (K,) names the columns.
+    """
+
+    def __init__(self, skeleton: Skeleton, path: Path):
+        _make_folder(path)
+        self.skeleton = skeleton
+        self.path = path
+        self._rows: list[tuple[str, int, Pose]] = []
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        self._rows += [(frame.name, frame.index, pose) for pose in poses]
+
+    def close(self) -> None:
+        images, frames, poses = zip(*self._rows) if self._rows else ((), (), ())
+        num_joints = self.skeleton.num_joints
+        with written_whole(self.path) as scratch, open(scratch, "wb") as stream:
+            np.savez_compressed(
+                stream,
+                joints=np.array(self.skeleton.joints),
+                image=np.array(images, dtype=str),
+                frame=np.array(frames, dtype=np.int64),
+                box=np.array([pose.box for pose in poses]).reshape(-1, 4),
+                keypoints=np.array([pose.keypoints for pose in poses]).reshape(-1, num_joints, 2),
+                scores=np.array([pose.scores for pose in poses]).reshape(-1, num_joints),
+                **{name: np.array([getattr(pose, name) for pose in poses], dtype=np.float64) for name in SCORES},
+            )
+
+    def __str__(self) -> str:
+        return f"coordinates: {self.path.as_posix()}"
+
+
+def choose_outputs(
+    source: ImageFiles | Video, skeleton: Skeleton, model_file: str, output: str | None, form: str, draw: bool
+) -> list[Output]:
+    """Where everything goes.
+
+    Args:
+        output: of one image or a video the drawing's file, or a folder for it (it exists, or ends with a slash); of
+            several images a folder. None: <name>_pose.jpg, <name>_pose.mp4 or the folder <name>_pose, here. Without
+            drawings, the file of the coordinates if it has the form's extension.
+        form: of the coordinates, one of `FORMATS`.
+        draw: write drawings, too.
+    """
+    drawings, coordinates = _places(source, output, form, draw)
+    outputs: list[Output] = []
+    if draw and source.is_video:
+        sound_of = source.path if source.is_file else None
+        outputs.append(DrawnVideo(drawings[0], source.fps, sound_of))
+    elif draw:
+        outputs.append(Drawings(drawings))
+    if form == "coco":
+        outputs.append(CocoResults(coordinates[0]))
+    elif form == "csv":
+        outputs.append(CsvTable(skeleton, coordinates[0]))
+    elif form == "npz":
+        outputs.append(NpzTable(skeleton, coordinates[0]))
+    elif source.is_video:
+        outputs.append(JsonVideo(skeleton, model_file, coordinates[0], source.name, source.fps))
+    else:
+        outputs.append(JsonPerImage(skeleton, model_file, coordinates))
+    return outputs
+
+
+def require_free(source: ImageFiles | Video, output: str | None, form: str, draw: bool, overwrite: bool) -> None:
+    """See that a run loses nobody's work; arguments as `choose_outputs` takes them.
+
+    Raises:
+        UserError: a file of an earlier run is in the way and `overwrite` is false, or an image or video of the source
+            is; or `output` cannot be what it would have to be.
+    """
+    drawings, coordinates = _places(source, output, form, draw)
+    if draw and source.is_video:
+        require_format(drawings[0])
+    taken = [path for path in (*(drawings if draw else ()), *coordinates) if path.exists()]
+    sources = {os.path.realpath(path) for path in (source.paths if not source.is_video else [source.path])}
+    for path in taken:
+        if os.path.realpath(path) in sources:
+            raise UserError(f"{path.as_posix()} is what --img-file reads; name another place with --output")
+    if taken and not overwrite:
+        raise UserError(
+            f"{taken[0].as_posix()} exists{_more(taken)}; add --overwrite, or name another place with --output"
+        )
+
+
+def _places(source: ImageFiles | Video, output: str | None, form: str, draw: bool) -> tuple[list[Path], list[Path]]:
+    """The files of the drawings, one an image or one of a video, and those of the coordinates."""
+    extension = FORMATS[form]
+    is_folder = not output or Path(output).is_dir() or output.endswith(("/", os.sep))
+    one_table = source.is_single or source.is_video or form != "json"
+    if not is_folder and Path(output).suffix.lower() == extension and one_table and not draw:
+        return [], [Path(output)]
+    if source.is_single or source.is_video:
+        drawing = Path(output or "") / f"{_name(source)}_pose{'.mp4' if source.is_video else '.jpg'}"
+        if not is_folder:
+            drawing = Path(output)
+            if drawing.suffix.lower() in FORMATS.values():
+                raise UserError(f"--output {output} is no drawing; add --no-draw for coordinates alone")
+        return [drawing], [drawing.with_suffix(extension)]
+    if not is_folder and Path(output).suffix.lower() in FILE_EXTENSIONS:
+        raise UserError(
+            f"--output {output} is a file, and the results of several images go to a folder; name one, or for a table "
+            f"of all coordinates: --no-draw --format csv --output all.csv"
+        )
+    folder = Path(output or f"{source.name}_pose")
+    drawings = picture_paths(source.paths, folder)
+    if form == "json":
+        return drawings, [path.with_suffix(extension) for path in drawings]
+    return drawings, [folder / f"poses{extension}"]
+
+
+def _name(source: ImageFiles | Video) -> str:
+    if source.is_video and source.path.isdigit():
+        return f"camera{source.path}"
+    path = urlsplit(source.name).path if ADDRESS.match(source.name) else source.name
+    return Path(path).stem or "stream"
+
+
+def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
+    """Where each image's drawing goes: <folder>/<name>_pose.jpg, below the folder as the images are among themselves.
+
+    a.jpg and a.png in one place become a_pose.jpg and a_png_pose.jpg: nothing overwrites anything.
+    """
+    files = [Path(os.path.abspath(name)) for name in names]
+    root = os.path.commonpath([file.parent for file in files]) if files else ""
+    taken: set[str] = set()  # in lower case: to many file systems A.jpg and a.jpg are one file
+    paths = []
+    for file in files:
+        place = folder / os.path.relpath(file.parent, root)
+        names = ["", f"_{file.suffix.lstrip('.')}"]
+        numbers = (f"_{number}" for number in itertools.count(2))  # as few as it takes: there may be 100,000 images
+        candidates = (f"{file.stem}{name}_pose.jpg" for name in itertools.chain(names, numbers))
+        path = next(place / name for name in candidates if str(place / name).lower() not in taken)
+        taken.add(str(path).lower())
+        paths.append(path)
+    return paths
+
+
+def _more(paths: Sequence[Path]) -> str:
+    return f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
