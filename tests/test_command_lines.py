@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from simplepose.build.training import run_folder
+from simplepose.build.model import run_folder_of
 from simplepose.commands.cli import Parser, config_parser, parse_flags
 from simplepose.config.load import load_config
 from simplepose.core.errors import run_command as run_main
@@ -93,9 +93,9 @@ def test_detected_boxes_are_coco_s(posenet, run_command):
 def test_a_run_s_own_configuration_belongs_to_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_config(ROOT / "experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml")
-    folder = run_folder(config, "experiments/small.yaml")
+    folder = run_folder_of(config, "experiments/small.yaml")
     assert folder.name == "small"
-    assert run_folder(config, folder / "config.yaml") == folder  # and not one called config
+    assert run_folder_of(config, folder / "config.yaml") == folder  # and not one called config
     monkeypatch.chdir(folder.parent if folder.mkdir(parents=True) else folder)
-    assert run_folder(config, "config.yaml") == folder
-    assert run_folder(config, tmp_path / "config.yaml").name == "config"  # somebody's own name for an experiment
+    assert run_folder_of(config, "config.yaml") == folder
+    assert run_folder_of(config, tmp_path / "config.yaml").name == "config"  # somebody's own name for an experiment

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from test_weights_files import pose_state
 
-from simplepose.build.model import build_model, load_config_and_weights, weights_metadata
-from simplepose.build.training import find_pretrained, run_folder
+from simplepose.build.model import build_model, load_config_and_weights, run_folder_of, weights_metadata
+from simplepose.build.training import find_pretrained
 from simplepose.config.load import get_key, load_config
 from simplepose.config.schema import DESCRIBED
 from simplepose.core.errors import UserError
@@ -68,7 +68,7 @@ def test_our_own_file_rebuilds_its_configuration(experiment, tmp_path):
     )
     assert weights.metadata["metrics"] == {"Mean": 88.5} and weights.metadata["epoch"] == 3
     assert notes == []
-    assert run_folder(config, path).as_posix() == "output/mpii/pose_resnet_50/model_best"
+    assert run_folder_of(config, path).as_posix() == "output/mpii/pose_resnet_50/model_best"
 
 
 def test_what_a_foreign_file_cannot_say_is_asked_for_or_told(original):
@@ -83,7 +83,7 @@ def test_what_a_foreign_file_cannot_say_is_asked_for_or_told(original):
     write_torch(original, from_project(pose_state(50, joints=14)))
     with pytest.raises(UserError, match=r"predicts 14 joints, as no skeleton that is known here \(mpii 16, coco 17\)"):
         load_config_and_weights(None, ["MODEL.IMAGE_SIZE=64"], {"TEST.MODEL_FILE": original})
-    assert run_folder(config, original).name == "pose_resnet_50_256x192"
+    assert run_folder_of(config, original).name == "pose_resnet_50_256x192"
 
 
 def test_weights_are_scored_on_their_own_data_set(original, tmp_path):

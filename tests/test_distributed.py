@@ -248,7 +248,8 @@ def test_valid_scores_the_same_and_one_process_writes(workplace, straight, run_c
 def test_a_process_that_dies_takes_the_job_down_with_its_traceback(workplace):
     (workplace / "dies.py").write_text(
         f"import sys\nsys.path[:0] = [{str(COMMANDS)!r}, {str(ROOT / 'lib')!r}]\n"
-        "from simplepose.machine import distributed\nfrom simplepose.commands import train\nfrom simplepose.training import watchers\nbefore = distributed.anybody\nsteps = []\n"
+        "from simplepose.machine import distributed\nfrom simplepose.commands import train\n"
+        "from simplepose.training import watchers\nbefore = distributed.anybody\nsteps = []\n"
         "def anybody(*flags):\n"
         "    steps.append(0)\n"
         "    if distributed.ranks()[0] == 1 and len(steps) == 2:\n"

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from tiny import AfterStep, experiment, training_state
+from tiny import AfterStep, experiment, seen, training_state
 
 from simplepose.core.codecs.gaussian import HeatmapCodec
 from simplepose.core.errors import UserError
@@ -47,7 +47,7 @@ def start(bundled):
 
 
 def trained(bundled, precision=None, **settings):
-    """Weights after an epoch, its figures, and (steps since, iteration, averages) after each step that was looked at."""
+    """Weights after an epoch, its figures, and (steps since, iteration, averages) after each step looked at."""
     loader, model, state = start(bundled)
     state.precision = precision or state.precision
     progress, calls = state.progress, []

@@ -637,7 +637,8 @@ sys.path[:0] = [{lib!r}, {commands!r}]
 from simplepose.machine.paddle_start import start_paddle
 start_paddle()
 from simplepose.commands import train
-import simplepose.build.training, simplepose.training.watchers, simplepose.training.health, simplepose.models.pose_resnet, visualdl
+import simplepose.build.training, simplepose.training.watchers, simplepose.training.health
+import simplepose.models.pose_resnet, visualdl
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simplepose.build.training import run_folder
 from simplepose.config.load import (
     arch_name,
     disagreements,
     find_skeleton,
     get_key,
     load_config,
+    model_name,
     parse_override,
 )
 from simplepose.config.schema import DESCRIBED
@@ -134,6 +134,19 @@ def weights_metadata(config: EasyDict, **figures: Any) -> dict[str, Any]:
     }
 
 
+def run_folder_of(config: EasyDict, named_after: str | os.PathLike) -> Path:
+    """<OUTPUT_DIR>/<data set>/<model>/<name of the experiment file, or of the weight file if there is none>.
+
+    A run's own config.yaml, in such a folder, stands for the experiment that the folder is named after.
+    """
+    place = (config.DATASET.DATASET, model_name(config))
+    path = Path(named_after)
+    stem = path.stem.removesuffix(".pth")  # of .pth.tar
+    if path.name == "config.yaml" and path.resolve().parts[-4:-2] == place:
+        stem = path.resolve().parent.name
+    return Path(config.OUTPUT_DIR, *place, stem)
+
+
 def load_config_and_weights(
     cfg: str | None, overrides: list[str], flags: dict[str, Any]
 ) -> tuple[EasyDict, WeightFile, list[str]]:
@@ -152,7 +165,7 @@ def load_config_and_weights(
     overridden = {**dict(parse_override(text) for text in overrides), **flags}
     written = load_config(cfg, overrides, flags) if cfg else None
     if written:
-        path = find_model_file(written.TEST.MODEL_FILE, run_folder(written, cfg))
+        path = find_model_file(written.TEST.MODEL_FILE, run_folder_of(written, cfg))
     elif overridden.get("TEST.MODEL_FILE"):
         path = find_model_file(str(overridden["TEST.MODEL_FILE"]))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from simplepose.build.model import (
     build_skeleton,
     weights_metadata,
 )
-from simplepose.config.load import arch_name, model_name, parse_interval
+from simplepose.config.load import arch_name, parse_interval
 from simplepose.core.errors import UserError
 from simplepose.core.images import INPUT_FORMATS
 
@@ -161,16 +160,3 @@ def find_pretrained(config: EasyDict) -> Path:
             "weights, MODEL.PRETRAINED= trains from scratch"
         )
     return Path(pretrained)
-
-
-def run_folder_of(config: EasyDict, named_after: str | os.PathLike) -> Path:
-    """<OUTPUT_DIR>/<data set>/<model>/<name of the experiment file, or of the weight file if there is none>.
-
-    A run's own config.yaml, in such a folder, stands for the experiment that the folder is named after.
-    """
-    place = (config.DATASET.DATASET, model_name(config))
-    path = Path(named_after)
-    stem = path.stem.removesuffix(".pth")  # of .pth.tar
-    if path.name == "config.yaml" and path.resolve().parts[-4:-2] == place:
-        stem = path.resolve().parent.name
-    return Path(config.OUTPUT_DIR, *place, stem)

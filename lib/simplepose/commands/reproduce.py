@@ -92,7 +92,7 @@ def seed_place(config: EasyDict, seed: int) -> Path:
 
 def run_folder_in(place: Path, args: argparse.Namespace, config: EasyDict) -> Path:
     """The run folder of this experiment with that OUTPUT_DIR."""
-    from simplepose.build.training import run_folder_of
+    from simplepose.build.model import run_folder_of
 
     return run_folder_of(type(config)({**config, "OUTPUT_DIR": str(place)}), args.cfg)
 

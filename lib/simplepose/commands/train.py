@@ -51,6 +51,7 @@ def train(args, config, settings: str) -> None:
     import paddle
 
     from simplepose.build.data import build_evaluator, build_train_loader, build_valid_loader
+    from simplepose.build.model import run_folder_of
     from simplepose.build.training import (
         build_checkpoint_keeper,
         build_debug_pictures,
@@ -58,7 +59,6 @@ def train(args, config, settings: str) -> None:
         build_loop_settings,
         build_training_state,
         build_validation_settings,
-        run_folder_of,
     )
     from simplepose.config.load import dump_config, inert_warnings
     from simplepose.core.files import written_whole

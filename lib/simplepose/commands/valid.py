@@ -38,8 +38,8 @@ def validate(args, config, weights, notes: list[str], machine: str) -> None:
     import paddle
 
     from simplepose.build.data import build_evaluator, build_valid_loader
-    from simplepose.build.model import build_model
-    from simplepose.build.training import build_debug_pictures, build_validation_settings, run_folder_of
+    from simplepose.build.model import build_model, run_folder_of
+    from simplepose.build.training import build_debug_pictures, build_validation_settings
     from simplepose.config.load import inert_warnings
     from simplepose.inference.network import paddle_network
     from simplepose.machine.device import set_device

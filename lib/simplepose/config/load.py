@@ -14,6 +14,7 @@ import yaml
 from easydict import EasyDict
 
 from simplepose.config.schema import (
+    BILLION,
     CHOICES,
     CIRCUMSTANCES,
     DEFAULTS,
@@ -34,8 +35,6 @@ from simplepose.core.description import (
 from simplepose.core.errors import UserError, has_control, shown
 from simplepose.core.files import parse_yaml, read_yaml
 from simplepose.core.skeletons import SKELETONS, Skeleton, load_skeleton, skeleton_from
-
-MILLION, BILLION = 10**6, 10**9
 
 
 def load_config(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from simplepose.config.load import BILLION, MILLION
 from simplepose.core.description import (
     ABOVE_ZERO,
     BELOW_ONE,
@@ -16,6 +15,7 @@ from simplepose.core.description import (
 from simplepose.core.images import INPUT_FORMATS
 from simplepose.core.skeletons import MAX_JOINTS, SKELETONS
 
+MILLION, BILLION = 10**6, 10**9
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 DEFAULTS: dict[str, Any] = {
