@@ -63,7 +63,7 @@ def make_candidates(model, pose, folder: Path):
     import paddle2onnx
 
     import deploy
-    from simplepose.build.model import load_pose_network
+    from simplepose.build.predictor import load_pose_network
     from simplepose.export.onnx import export_onnx, export_paddle, quiet
     from simplepose.export.parity import compare
     from simplepose.export.quantize import write_float16, write_int8

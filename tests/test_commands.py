@@ -210,7 +210,7 @@ def test_resuming_goes_on_and_ends_where_a_straight_run_ends(trained, workplace,
     args = ("OUTPUT_DIR=halves", "TRAIN.RESUME=true", "MODEL.PRETRAINED=nowhere.pth")  # a resumed training has weights
     rest = run_command("train.py", "--cfg", "tiny.yaml", *args, cwd=workplace)
     assert rest.returncode == 0, rest.stderr
-    assert "=> going on from halves/mpii/pose_resnet_18/tiny at epoch 1" in rest.stdout
+    assert "=> resuming halves/mpii/pose_resnet_18/tiny at epoch 1" in rest.stdout
     histories = [
         json.loads((folder / "history.json").read_text())
         for folder in (straight, workplace / "halves/mpii/pose_resnet_18/tiny")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from simplepose import PosePredictor
-from simplepose.build.model import load_pose_network
+from simplepose.build.predictor import load_pose_network
 from simplepose.core.errors import UserError
 from simplepose.core.skeletons import MPII
 from simplepose.inference.network import GraphOptions, InferenceSettings

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from simplepose import PosePredictor
-from simplepose.build.model import build_model, build_pose_network, load_pose_network
+from simplepose.build.model import build_model, build_pose_network
+from simplepose.build.predictor import load_pose_network
 from simplepose.config.load import load_config
 from simplepose.core.codecs.gaussian import HeatmapCodec
 from simplepose.core.errors import UserError
@@ -214,7 +215,7 @@ class TestParity:
 
 
 def test_the_command_writes_a_report_and_fails_with_the_parity(posenet, tmp_path, monkeypatch, capsys):
-    import simplepose.export
+    import simplepose.export.onnx
     from simplepose.commands import export
 
     output = tmp_path / "net.onnx"
@@ -225,14 +226,14 @@ def test_the_command_writes_a_report_and_fails_with_the_parity(posenet, tmp_path
     assert report["parity"]["float32"]["passed"] and report["parity"]["float32"]["crops"] == 1
     assert "=> float32: the same network, on 1 crops of" in capsys.readouterr().out
 
-    write = simplepose.export.export_onnx
+    write = simplepose.export.onnx.export_onnx
 
     def tampered(model, path, pose: PoseNetwork, *args):
         model.final_layer.bias.set_value(model.final_layer.bias + 1)
         write(model, path, pose, *args)
         model.final_layer.bias.set_value(model.final_layer.bias - 1)
 
-    monkeypatch.setattr(simplepose.export, "export_onnx", tampered)
+    monkeypatch.setattr(simplepose.export.onnx, "export_onnx", tampered)
     monkeypatch.setattr("sys.argv", line)
     assert export.main() == 1
     assert "NOT the same network" in capsys.readouterr().out
@@ -253,7 +254,7 @@ def test_infer_feeds_every_graph_and_refuses_a_contradiction(tmp_path, run_comma
     expected = PosePredictor(pose, InferenceSettings(flip_test=True))(read_image(ROOT / "images" / "test.jpg"))[0]
     found = np.array([[point["x"], point["y"]] for point in person["keypoints"].values()])
     np.testing.assert_allclose(found, expected.keypoints, atol=0.1)
-    finished = run_command(*line, "--no-flip-test")
+    finished = run_command(*line, "--no-flip-test", "--overwrite")
     assert finished.returncode == 2
     assert (
         finished.stderr == f"error: {file} was exported to do otherwise; leave --no-flip-test out, or export it again\n"

@@ -11,7 +11,7 @@ from tiny import tiny_description, write_tiny_onnx
 
 import deploy
 from simplepose import PosePredictor
-from simplepose.build.model import load_pose_network
+from simplepose.build.predictor import load_pose_network
 from simplepose.core.codecs.gaussian import HeatmapCodec
 from simplepose.core.errors import UserError
 from simplepose.core.images import INPUT_FORMATS, denormalize, normalize

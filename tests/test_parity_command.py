@@ -10,13 +10,8 @@ import pytest
 
 import deploy
 from simplepose.build.data import build_evaluator, build_valid_loader
-from simplepose.build.model import (
-    build_model,
-    build_pose_network,
-    load_config_and_weights,
-    load_model,
-    load_pose_network,
-)
+from simplepose.build.model import build_model, build_pose_network, load_config_and_weights, load_model
+from simplepose.build.predictor import load_pose_network
 from simplepose.commands import parity
 from simplepose.config.load import load_config
 from simplepose.core.errors import UserError

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from test_graph import random_crops, random_network
 
-from simplepose.build.model import load_pose_network
+from simplepose.build.predictor import load_pose_network
 from simplepose.core.errors import UserError
 from simplepose.export.onnx import export_onnx
 from simplepose.export.parity import compare

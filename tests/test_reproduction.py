@@ -152,7 +152,7 @@ def test_asked_to_stop_it_lets_the_training_save(tmp_path, bundled):
         said, complained = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "=> stopped at epoch" in said
-    assert complained.splitlines()[-1] == "error: train.py was stopped; this command, once more, goes on from there"
+    assert complained.splitlines()[-1] == "error: train.py was stopped; the same command resumes it"
     folder = tmp_path / "output/seed0/mpii/pose_resnet_18/tiny"
     assert (folder / "checkpoint").exists()
     assert json.loads((folder / "seconds.json").read_text())["seconds"] > 0  # this experiment's, no other's

@@ -1,16 +1,59 @@
-"""PosePredictor for files: networks and detectors by their names."""
+"""PosePredictor for files: networks and detectors by their names. For an ONNX file neither Paddle nor YAML is needed."""
 
 from __future__ import annotations
 
+import logging
 import os
+from pathlib import Path
 from typing import Callable
 
 import numpy as np
 
-from simplepose.build.model import load_pose_network
-from simplepose.core.errors import UserError
+from simplepose.core.errors import UserError, optional_packages
 from simplepose.inference import predictor
 from simplepose.inference.network import InferenceSettings, PoseNetwork
+
+logger = logging.getLogger("simplepose")
+
+
+def load_pose_network(path: str | os.PathLike, device: str | None = None) -> PoseNetwork:
+    """The network of a file: ONNX through ONNX Runtime, anything else as weights through Paddle.
+
+    Args:
+        device: as `PosePredictor` takes it.
+
+    Raises:
+        UserError: missing or unreadable file, one that does not say what its network is, a missing package, or no
+            such device.
+    """
+    if Path(path).suffix.lower() == ".onnx":
+        from simplepose.inference.onnx_network import OnnxNetwork, check_shapes, open_session, read_metadata
+
+        session = open_session(path, device)
+        network = PoseNetwork.from_description(OnnxNetwork(session), read_metadata(session, path), path)
+        check_shapes(session, network, path)
+        return network
+    from simplepose.machine.paddle_start import import_paddle
+
+    with optional_packages():
+        import_paddle()
+        from simplepose.build.model import build_pose_network, load_config_and_weights, load_model
+    if device is not None:
+        _use_device(device)
+    config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(path)})
+    for note in notes:
+        logger.warning("%s", note)
+    return build_pose_network(config, load_model(config, weights))
+
+
+def _use_device(device: str) -> None:
+    """Make a device Paddle's, for the whole process."""
+    import paddle
+
+    try:
+        paddle.set_device(device)
+    except Exception as error:  # Paddle's own classes, by version
+        raise UserError(f"Paddle cannot use the device {device!r} here: {' '.join(str(error).split())[:200]}") from None
 
 
 class PosePredictor(predictor.PosePredictor):

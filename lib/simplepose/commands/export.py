@@ -83,13 +83,8 @@ def export(args, config, weights) -> int:
     Returns:
         0, or 1 if the exported network finds something else.
     """
-    from simplepose.build.model import (
-        build_inference_settings,
-        build_pose_network,
-        load_model,
-        load_pose_network,
-        weights_metadata,
-    )
+    from simplepose.build.model import build_inference_settings, build_pose_network, load_model, weights_metadata
+    from simplepose.build.predictor import load_pose_network
     from simplepose.commands.parity import load_deployed
     from simplepose.export.onnx import OPSET, export_onnx, export_paddle
     from simplepose.export.parity import compare
@@ -142,9 +137,7 @@ def lighten(
         Its parity with the original; columns for the table; entries for the report.
     """
     from simplepose.build.data import build_evaluator, build_valid_loader
-    from simplepose.build.model import (
-        load_pose_network,
-    )
+    from simplepose.build.predictor import load_pose_network
     from simplepose.export.parity import compare, latency_ratio, score_networks
     from simplepose.export.quantize import FLOAT16_MAX_RELATIVE_DIFFERENCE, write_float16, write_int8
 

@@ -162,8 +162,7 @@ def choose_boxes(args: argparse.Namespace) -> BoxSource:
 
 def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredictor:
     """The network of an ONNX file, which needs nothing else, or of weights and what is configured."""
-    from simplepose.build.model import load_pose_network
-    from simplepose.build.predictor import PosePredictor
+    from simplepose.build.predictor import PosePredictor, load_pose_network
     from simplepose.inference.network import InferenceSettings
 
     if (args.model_file or "").lower().endswith(".onnx"):

@@ -130,7 +130,7 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
             returned = run_to_its_end([sys.executable, "-m", "simplepose", *map(str, line)])
             if returned or not made.exists():
                 how = f"failed with exit code {returned}" if returned else "was stopped"
-                raise UserError(f"{command} {how}; this command, once more, goes on from there")
+                raise UserError(f"{command} {how}; the same command resumes it")
         return folder
 
     place = seed_place(config, seed)

@@ -179,7 +179,7 @@ class PoseNetwork:
 def paddle_network(model: Any, kernels: str = "auto") -> Network:
     """A Paddle layer as a `Network`: eval mode, no gradients, arrays in and out.
 
-    On a CPU a PoseResNet runs on oneDNN's kernels where it can, with its weights as they are now.
+    On a CPU a PoseResNet runs on oneDNN's kernels where it can.
 
     Args:
         kernels: TRAIN.CPU_KERNELS; "paddle" keeps to Paddle's own.
