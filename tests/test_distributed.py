@@ -18,7 +18,7 @@ import pytest
 import yaml
 from tiny import experiment
 
-from simplepose.data.loader import DealtBatches
+from simplepose.data.loader import DistributedBatches
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ROOT / "pose_estimation"
@@ -57,9 +57,9 @@ def launch(workplace: Path, *arguments: object, **options) -> subprocess.Complet
 
 @pytest.mark.parametrize(("length", "batch_size", "ranks"), [(10, 3, 1), (10, 3, 2), (10, 3, 3), (2, 4, 3), (12, 4, 3)])
 def test_dealt_batches_are_those_of_one_process(length, batch_size, ranks):
-    whole = DealtBatches(length, batch_size).batches()
+    whole = DistributedBatches(length, batch_size).batches()
     assert [row for batch in whole for row in batch] == list(range(length))
-    hands = [DealtBatches(length, batch_size, rank, ranks) for rank in range(ranks)]
+    hands = [DistributedBatches(length, batch_size, rank, ranks) for rank in range(ranks)]
     assert sorted(batch for hand in hands for batch in hand.batches()) == whole
     assert all(len(hand) == len(hand.batches(5)) for hand in hands)
 

@@ -28,7 +28,7 @@ from simplepose.core.images import INPUT_FORMATS
 from simplepose.core.skeletons import MPII
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.dataset import PoseDataset
-from simplepose.data.loader import BatchLoader, BatchSampler, DealtBatches
+from simplepose.data.loader import BatchLoader, BatchSampler, DistributedBatches
 from simplepose.data.mpii import load_mpii
 from simplepose.inference.network import InferenceSettings
 from simplepose.machine import logs
@@ -174,7 +174,7 @@ def test_a_frozen_backbone_stays_and_then_learns(bundled):
 
 def test_an_evaluation_stops_at_once(bundled):
     loader, _, _ = start(bundled, 0)
-    loader.sampler = DealtBatches(len(loader.dataset), 4)
+    loader.sampler = DistributedBatches(len(loader.dataset), 4)
     stop, predicted = StopRequest(), []
 
     class Evaluator:

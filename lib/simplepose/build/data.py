@@ -13,7 +13,7 @@ from simplepose.data.augment import AugmentationSettings
 from simplepose.data.coco import annotation_file, load_coco, read_coco
 from simplepose.data.crop_cache import CropCache, open_crop_cache
 from simplepose.data.dataset import PoseDataset
-from simplepose.data.loader import BatchLoader, BatchSampler, DealtBatches
+from simplepose.data.loader import BatchLoader, BatchSampler, DistributedBatches
 from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, is_test_set, select_well_framed
 from simplepose.machine.distributed import ranks
@@ -96,7 +96,7 @@ def build_train_loader(config: EasyDict) -> BatchLoader:
 
 def build_valid_loader(config: EasyDict) -> BatchLoader:
     samples = build_valid_samples(config)
-    sampler = DealtBatches(len(samples), config.TEST.BATCH_SIZE, *ranks())
+    sampler = DistributedBatches(len(samples), config.TEST.BATCH_SIZE, *ranks())
     return BatchLoader(_dataset(config, samples, None), sampler, config.WORKERS)
 
 

@@ -1,4 +1,4 @@
-"""PosePredictor for files: networks and detectors by their names. For an ONNX file neither Paddle nor YAML is needed."""
+"""PosePredictor for files: networks and detectors by their names. An ONNX file needs neither Paddle nor YAML."""
 
 from __future__ import annotations
 

@@ -13,21 +13,7 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
-from simplepose.config.schema import (
-    BILLION,
-    CHOICES,
-    CIRCUMSTANCES,
-    DEFAULTS,
-    DERIVED_FROM,
-    DESCRIBED,
-    INERT,
-    INTEGERS,
-    LIMITS,
-    MAX_ENTRIES,
-    MAX_PART_BYTES,
-    SECONDS,
-    SIZES,
-)
+from simplepose.config.schema import BILLION, DEFAULTS, DESCRIBED, KEYS, MAX_ENTRIES, MAX_PART_BYTES, SECONDS
 from simplepose.core.description import (
     BACKBONE_STRIDE,
     range_text,
@@ -74,9 +60,9 @@ def load_config(
     for where, layer in ((file, description), (path, _read_yaml(path)), ("command line", overridden)):
         for key, value in layer.items():
             _set(config, key, value, str(where))
-        for key, sources in DERIVED_FROM.items():
-            if key not in layer and any(source in layer for source in sources):
-                _set(config, key, None, str(where))
+        for name, key in KEYS.items():
+            if name not in layer and any(source in layer for source in key.derived_from):
+                _set(config, name, None, str(where))
     where = str(path or file)
     _derive(config, where)
     _check(config, where)
@@ -93,7 +79,7 @@ def disagreements(config: EasyDict, described: dict[str, Any]) -> list[tuple[str
 
 def recipe(config: EasyDict) -> dict[str, Any]:
     """Dotted key -> value of all that decides over an experiment's outcome but for the seed."""
-    return {key: value for key, value in _leaves(config, "") if key not in CIRCUMSTANCES}
+    return {key: value for key, value in _leaves(config, "") if not KEYS[key].circumstance}
 
 
 def _read_yaml(path: str | os.PathLike | None) -> dict[str, Any]:
@@ -129,7 +115,7 @@ def dump_config(config: dict[str, Any]) -> str:
 
 def inert_warnings(config: dict[str, Any]) -> list[str]:
     """One line for each key that was set and has no effect."""
-    inert = dict(INERT)
+    inert = {name: key.inert for name, key in KEYS.items() if key.inert}
     if config["TRAIN"]["OPTIMIZER"] == "adam":
         inert["TRAIN.WD"] = "Adam runs without weight decay, as in the original; TRAIN.OPTIMIZER adamw uses it"
     if config["TRAIN"]["OPTIMIZER"] == "sgd":
@@ -211,14 +197,14 @@ def _unknown_key(key: str, where: str) -> str:
 
 def _typed(key: str, value: Any, where: str) -> Any:
     """The value in the type of its default, or an error that says what was expected."""
-    default = get_key(DEFAULTS, key)
+    default = KEYS[key].default
 
     def wrong(expected: str) -> UserError:
         return UserError(f"{key} must be {expected} ({where}), found {shown(value)}")
 
-    if key in DERIVED_FROM and value is None:
+    if KEYS[key].derived_from and value is None:
         return None
-    if key in SIZES:
+    if KEYS[key].is_size:
         size = [value, value] if isinstance(value, int) else value
         if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(_is_int(x) and x > 0 for x in size):
             raise wrong("one positive whole number or [width, height]")
@@ -249,7 +235,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
         if number is None:
             raise wrong("a number")
         value = number
-    elif isinstance(default, int) or key in INTEGERS:
+    elif isinstance(default, int) or KEYS[key].kind is int:
         if not _is_int(value):
             raise wrong("a whole number")
     elif isinstance(default, str):
@@ -259,7 +245,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
             raise wrong("text")
         if has_control(value) or any(len(part.encode()) > MAX_PART_BYTES for part in re.split(r"[/\\]", value)):
             raise wrong(f"text in UTF-8 without control characters, of at most {MAX_PART_BYTES} bytes between slashes")
-    choices = CHOICES.get(key)
+    choices = KEYS[key].choices
     if choices and value not in choices:
         raise wrong("one of " + ", ".join(map(str, choices)))
     return _within_limits(key, value, where)
@@ -269,8 +255,8 @@ def _within_limits(key: str, value: Any, where: str) -> Any:
     entries = value if isinstance(value, (list, tuple)) else [value]
     if len(entries) > MAX_ENTRIES:
         raise UserError(f"{key} has {len(entries)} entries ({where}); it has at most {MAX_ENTRIES}")
-    if key in LIMITS:
-        low, high = LIMITS[key]
+    if KEYS[key].limits:
+        low, high = KEYS[key].limits
         outside = [entry for entry in entries if not low <= entry <= high]
         if outside:
             raise UserError(f"{key} must be {range_text(low, high)} ({where}), found {shown(outside[0])}")

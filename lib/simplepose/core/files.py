@@ -68,7 +68,7 @@ def written_whole(path: str | os.PathLike, keep: int = 1) -> Iterator[Path]:
             scratch.unlink()
 
 
-def written_or_said(write: Callable[..., None], *arguments: Any) -> bool:
+def write_or_warn(write: Callable[..., None], *arguments: Any) -> bool:
     """Call what writes a file; whether it could. If not, as on a full disk, a line says so and the work goes on."""
     try:
         write(*arguments)

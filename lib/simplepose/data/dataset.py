@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.codecs.base import Codec
 from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine, crop_affine, invert_affine, patch_affine
 from simplepose.core.images import REDUCED, InputFormat, crop_image, normalize, read_image
@@ -61,7 +61,7 @@ class PoseDataset:
         self,
         samples: Sequence[PoseSample],
         skeleton: Skeleton,
-        codec: HeatmapCodec,
+        codec: Codec,
         input_format: InputFormat,
         augmentation: AugmentationSettings | None = None,
         seed: int = 0,

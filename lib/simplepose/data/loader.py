@@ -55,7 +55,7 @@ class BatchSampler:
         return [order[start : start + self.batch_size] for start in range(0, per_rank, self.batch_size)]
 
 
-class DealtBatches:
+class DistributedBatches:
     """The batches of an evaluation, in order, dealt out to the processes one by one.
 
     Every batch is the one that a single process would make: nobody is predicted twice, and the scores are the same to
@@ -82,7 +82,7 @@ class DealtBatches:
 class FirstBatches:
     """The first few batches of a sampler's every epoch."""
 
-    def __init__(self, sampler: BatchSampler | DealtBatches, count: int):
+    def __init__(self, sampler: BatchSampler | DistributedBatches, count: int):
         self.sampler = sampler
         self.count = count
 
@@ -100,7 +100,7 @@ class BatchLoader:
     Python's lock. Nothing is copied between processes, and an error arrives as itself.
     """
 
-    def __init__(self, dataset: PoseDataset, sampler: BatchSampler | DealtBatches | FirstBatches, workers: int):
+    def __init__(self, dataset: PoseDataset, sampler: BatchSampler | DistributedBatches | FirstBatches, workers: int):
         self.dataset = dataset
         self.sampler = sampler
         self.workers = workers

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.codecs.base import Codec
 from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine, as_boxes, invert_affine
 from simplepose.inference.network import InferenceSettings, PoseNetwork
@@ -103,7 +103,7 @@ def ask(network: PoseNetwork, crops: np.ndarray, settings: InferenceSettings) ->
 class ParityMeter:
     """Collects the differences between the answers of the original and of an exported network."""
 
-    def __init__(self, codec: HeatmapCodec, joint_names: Sequence[str]):
+    def __init__(self, codec: Codec, joint_names: Sequence[str]):
         self.codec = codec
         self.joint_names = joint_names
         self.crops = 0
@@ -152,7 +152,7 @@ class ParityMeter:
 
 
 def deciding_margin(
-    codec: HeatmapCodec, heatmap: np.ndarray, joint: np.ndarray, other: np.ndarray, other_score: float
+    codec: Codec, heatmap: np.ndarray, joint: np.ndarray, other: np.ndarray, other_score: float
 ) -> float:
     """By how much a heatmap (h, w) says that its joint (2,) is where it is and not at `other` (2,), input pixels.
 

@@ -9,8 +9,9 @@ from typing import Any, Callable
 
 import numpy as np
 
+from simplepose.core.codecs.base import Codec
 from simplepose.core.codecs.gaussian import HeatmapCodec, flip_heatmaps
-from simplepose.core.description import ABOVE_ZERO, MAX_SIGMA, close_to, number_in, sizes_of
+from simplepose.core.description import close_to, number_in
 from simplepose.core.errors import UserError, shown
 from simplepose.core.images import IMAGENET_MEAN, IMAGENET_STD, InputFormat, normalize
 from simplepose.core.skeletons import Skeleton, skeleton_from
@@ -100,7 +101,7 @@ class PoseNetwork:
 
     run: Network
     skeleton: Skeleton
-    codec: HeatmapCodec
+    codec: Codec
     input_format: InputFormat
     graph: GraphOptions = GraphOptions()
 
@@ -131,9 +132,7 @@ class PoseNetwork:
         return {
             "skeleton": skeleton.definition(),
             "flip_permutation": skeleton.flip_permutation.tolist(),  # for readers in other languages
-            "image_size_wh": codec.image_size_wh,
-            "heatmap_size_wh": codec.heatmap_size_wh,
-            "sigma": codec.sigma,
+            **codec.description(),
             "input": {
                 "channels": "rgb" if input_format.rgb else "bgr",
                 "divisor": input_format.divisor,
@@ -158,8 +157,7 @@ class PoseNetwork:
             permutation = skeleton.flip_permutation.tolist()
             if described.get("flip_permutation", permutation) != permutation:
                 raise ValueError("flip_permutation is not what the skeleton's pairs make")
-            size_wh, heatmap_wh = sizes_of(described["image_size_wh"], described["heatmap_size_wh"])
-            codec = HeatmapCodec(size_wh, heatmap_wh, number_in(described["sigma"], "sigma", ABOVE_ZERO, MAX_SIGMA))
+            codec = HeatmapCodec.from_description(described)
             for name, constant in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
                 if not close_to(pixels.get(name, constant), constant):
                     raise ValueError(f"input has the {name} {shown(pixels[name])}; networks here have {constant}")

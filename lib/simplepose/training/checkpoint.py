@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from simplepose.core.errors import UserError
-from simplepose.core.files import finite_or_none, remove_scratch, write_json, written_or_said, written_whole
+from simplepose.core.files import finite_or_none, remove_scratch, write_json, write_or_warn, written_whole
 from simplepose.machine.distributed import broadcast, ranks
 from simplepose.training.state import TrainingState
 from simplepose.weights import (
@@ -167,4 +167,4 @@ class CheckpointKeeper:
         return self.describe(epoch=figures.pop("epoch"), metrics=figures)
 
     def _written(self, write: Callable[..., None], *arguments: Any) -> bool:
-        return not self._is_writer or written_or_said(write, *arguments)
+        return not self._is_writer or write_or_warn(write, *arguments)

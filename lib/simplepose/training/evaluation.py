@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
-from simplepose.core.files import write_json, written_or_said
+from simplepose.core.files import write_json, write_or_warn
 from simplepose.core.geometry import apply_affine
 from simplepose.core.images import denormalize
 from simplepose.data.dataset import Batch
@@ -191,7 +191,7 @@ def evaluate_and_report(
     if epoch is None:
         write()
     else:
-        written_or_said(write)
+        write_or_warn(write)
     if writer is not None and pictures is not None:
         for name, value in {**figures, **metrics}.items():
             writer.add_scalar(f"valid/{name.removeprefix('valid_')}", value, epoch)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from simplepose.core.codecs.gaussian import HeatmapCodec, argmax_cells
+from simplepose.core.codecs.base import Codec
+from simplepose.core.codecs.gaussian import argmax_cells
 from simplepose.core.drawing import draw_crops, draw_heatmaps, write_image
-from simplepose.core.files import written_or_said
+from simplepose.core.files import write_or_warn
 from simplepose.core.images import InputFormat, denormalize
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.dataset import Batch
@@ -24,7 +25,7 @@ class DebugPictures:
 
     folder: Path
     skeleton: Skeleton
-    codec: HeatmapCodec
+    codec: Codec
     input_format: InputFormat
     images_gt: bool
     images_pred: bool
@@ -37,10 +38,10 @@ class DebugPictures:
         for name, wanted, maps in (("gt", self.images_gt, batch.heatmaps), ("pred", self.images_pred, heatmaps)):
             if wanted:
                 picture = self.draw(crops, maps, batch.weights)
-                written_or_said(write_image, self.folder / f"{prefix}_{name}.jpg", picture)
+                write_or_warn(write_image, self.folder / f"{prefix}_{name}.jpg", picture)
         for name, wanted, maps in (("gt", self.heatmaps_gt, batch.heatmaps), ("pred", self.heatmaps_pred, heatmaps)):
             if wanted:
-                written_or_said(write_image, self.folder / f"{prefix}_hm_{name}.jpg", draw_heatmaps(crops, maps))
+                write_or_warn(write_image, self.folder / f"{prefix}_hm_{name}.jpg", draw_heatmaps(crops, maps))
 
     def draw(self, crops: np.ndarray, heatmaps: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Crops (N, H, W, 3) with the maxima of heatmaps (N, K, h, w) where weights (N, K) are positive."""

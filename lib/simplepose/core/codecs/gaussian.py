@@ -6,9 +6,13 @@ Everything is numpy on whole batches: the leading axes are free.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from simplepose.core.description import ABOVE_ZERO, MAX_SIGMA, number_in, sizes_of
 
 WINDOW_SIGMAS = 3  # the Gaussian is cut off beyond this
 QUARTER = 0.25  # cells; the step from the maximum towards its higher neighbour (paper section 2, from Hourglass)
@@ -32,6 +36,16 @@ class HeatmapCodec:
     def stride_xy(self) -> np.ndarray:
         """(2,) input pixels per cell."""
         return np.asarray(self.image_size_wh) / np.asarray(self.heatmap_size_wh)
+
+    def description(self) -> dict[str, Any]:
+        """See `Codec`."""
+        return {"image_size_wh": self.image_size_wh, "heatmap_size_wh": self.heatmap_size_wh, "sigma": self.sigma}
+
+    @classmethod
+    def from_description(cls, described: Mapping[str, Any]) -> HeatmapCodec:
+        """The other direction of `description`. Raises KeyError or ValueError if it is none."""
+        image_size_wh, heatmap_size_wh = sizes_of(described["image_size_wh"], described["heatmap_size_wh"])
+        return cls(image_size_wh, heatmap_size_wh, number_in(described["sigma"], "sigma", ABOVE_ZERO, MAX_SIGMA))
 
     def encode(self, joints: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draw the target heatmaps: a Gaussian with peak 1 at the joint's cell, cut to a square window.
