@@ -65,12 +65,17 @@ def train(args, config, settings: str) -> None:
     from simplepose.inference.network import paddle_network
     from simplepose.machine import logs
     from simplepose.machine.device import set_cudnn, set_device, set_seeds
-    from simplepose.machine.distributed import broadcast, ranks
+    from simplepose.machine.distributed import broadcast, ranks, share_statistics
     from simplepose.machine.provenance import git_commit
+    from simplepose.machine.signals import StopRequest
     from simplepose.training.checkpoint import find_checkpoints
     from simplepose.training.dry_run import dry_run
+    from simplepose.training.evaluation import evaluate_and_report
+    from simplepose.training.health import Health
     from simplepose.training.profiling import profile
     from simplepose.training.run_folder import claim, make_run_folder, set_aside
+    from simplepose.training.trainer import run_epochs
+    from simplepose.training.watchers import Checkpoints, Curves, LogLines, Pictures
 
     # The run folder, the log, the device.
     run_folder = make_run_folder(run_folder_of(config, args.cfg))
@@ -105,13 +110,12 @@ def train(args, config, settings: str) -> None:
     keeper = build_checkpoint_keeper(config, run_folder, state)
     loop, validation = build_loop_settings(config), build_validation_settings(config)
 
+    frozen = state.model.freeze_backbone(state.progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS)
     if args.dry_run:
-        frozen = state.model.freeze_backbone(state.progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS)
         network = paddle_network(state.validated, config.TRAIN.CPU_KERNELS)
         dry_run(keeper, trained, network, train_loader, valid_loader, evaluator, loop, validation, frozen)
         return
     if args.profile is not None:
-        frozen = state.model.freeze_backbone(state.progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS)
         profile(state, trained, train_loader, loop, frozen, args.profile, run_folder)
         return
 
@@ -129,10 +133,24 @@ def train(args, config, settings: str) -> None:
             scratch.write_text(dump_config(config), encoding="utf-8")
     keeper.clean_up()
     pictures = build_debug_pictures(config, run_folder) if rank == 0 else None
+    watchers = [Health(state.model, train_loader.dataset, run_folder), LogLines(loop.end_epoch)]
+    watchers += [Curves(writer)] if writer else []
+    watchers += [Pictures(pictures)] if pictures else []
     try:
-        run_epochs(
-            config, state, trained, keeper, train_loader, valid_loader, evaluator, loop, validation, writer, pictures
-        )
+        with StopRequest() as stop:
+
+            def validate() -> tuple[dict[str, float], dict[str, float]]:
+                share_statistics(state.validated)
+                network = paddle_network(state.validated, config.TRAIN.CPU_KERNELS)
+                epoch = state.progress.epoch
+                return evaluate_and_report(
+                    validation, network, valid_loader, evaluator, run_folder, writer, epoch, pictures, stop
+                )
+
+            run_epochs(
+                trained, train_loader, keeper, loop, [*watchers, Checkpoints(keeper, stop)], validate,
+                evaluator.primary, config.TRAIN.FREEZE_BACKBONE_EPOCHS,
+            )  # fmt: skip
     finally:
         if writer is not None:
             writer.close()
@@ -160,49 +178,6 @@ def begin(state: TrainingState, config: EasyDict, run_folder: Path, resumed: str
         pretrained = find_pretrained(config)
         loaded, new = load_pretrained(state.model, pretrained)
         logger.info("=> pretrained: %d arrays from %s; new: %s", loaded, pretrained, ", ".join(new) or "none")
-
-
-def run_epochs(
-    config, state, trained, keeper, train_loader, valid_loader, evaluator, loop, validation, writer, pictures
-) -> None:
-    """Train, validate, keep; until the last epoch, or until somebody asks for an end."""
-    from simplepose.inference.network import paddle_network
-    from simplepose.machine.distributed import share_statistics, wait_for_all
-    from simplepose.machine.signals import Stopped, StopRequest
-    from simplepose.training.evaluation import evaluate_and_report
-    from simplepose.training.health import Health
-    from simplepose.training.loop import train_one_epoch
-    from simplepose.training.watchers import Checkpoints, Curves, LogLines, Pictures
-
-    progress, run_folder = state.progress, keeper.folder
-    watchers = [Health(state.model, train_loader.dataset, run_folder), LogLines(loop.end_epoch)]
-    if writer is not None:
-        watchers.append(Curves(writer))
-    if pictures is not None:
-        watchers.append(Pictures(pictures))
-    with StopRequest() as stop:
-        watchers.append(Checkpoints(keeper, stop))
-        try:
-            while progress.epoch < loop.end_epoch:
-                frozen = state.model.freeze_backbone(progress.epoch < config.TRAIN.FREEZE_BACKBONE_EPOCHS)
-                figures = train_one_epoch(trained, train_loader, state, loop, watchers, frozen)
-                share_statistics(state.validated)
-                network = paddle_network(state.validated, config.TRAIN.CPU_KERNELS)
-                valid_figures, metrics = evaluate_and_report(
-                    validation, network, valid_loader, evaluator, run_folder, writer, progress.epoch, pictures, stop
-                )
-                keeper.finish_epoch({**figures, **valid_figures}, metrics, evaluator.primary)
-                wait_for_all()
-        except Stopped:
-            if not keeper.save():
-                raise UserError(
-                    f"stopped at {progress}, which could not be saved; an older checkpoint is there"
-                ) from None
-            logger.info("=> stopped at %s; the same command with TRAIN.RESUME=True resumes it", progress)
-            return
-    keeper.finish()
-    if progress.best_score is not None:  # or none could be written
-        logger.info("=> best %s %.3f at epoch %d", evaluator.primary, progress.best_score, progress.best_epoch)
 
 
 if __name__ == "__main__":
