@@ -114,7 +114,7 @@ def test_deploy_runs_onnx_networks_and_detectors(posenet, run_with, tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), np.full((80, 90, 3), 90, np.uint8))
     identity_graph(tmp_path / "detector.onnx")
     (tmp_path / "infer_cfg.yml").write_text("Preprocess:\n- {type: Resize, keep_ratio: true, target_size: [20, 40]}\n")
-    arguments = ("--model-file", posenet[1], "--img-file", "a.jpg", "--format")
+    arguments = ("--model-file", posenet[1], "--img-file", "a.jpg", "--overwrite", "--format")
     for more in (("npz",), ("json", "--detector", "detector.onnx")):
         finished = run_with("deploy", "infer.py", *arguments, *more)
         assert finished.returncode == 0, finished.stderr

@@ -31,8 +31,12 @@ class Parsed(BaseException):
     """Thrown instead of going on with the command."""
 
 
+def module_of(command: str):
+    return importlib.import_module("deploy" if command == "deploy" else f"simplepose.commands.{command}")
+
+
 def examples_of(command: str) -> list[tuple[str, list[str]]]:
-    text = (ROOT / "pose_estimation" / f"{command}.py").read_text(encoding="utf-8")
+    text = Path(module_of(command).__file__).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if re.match(r"  python |.*\"example: python ", line)]
     return [(found[1], shlex.split(found[2].rstrip('",'))) for found in map(EXAMPLE.search, lines)]
 
@@ -57,7 +61,7 @@ def test_examples_are_parsed(example, monkeypatch):
     monkeypatch.setattr("sys.argv", [command, *words])
     monkeypatch.chdir(ROOT)
     with pytest.raises(Parsed) as stopped:
-        importlib.import_module(command).main()
+        module_of(command).main()
     args = stopped.value.args[0]
     if getattr(args, "cfg", "...") != "...":
         load_config(args.cfg, args.overrides)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import simplepose
 from simplepose.commands.cli import config_parser, parse_config
 from simplepose.core.errors import UserError, run_command
 
@@ -126,8 +128,10 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
         made = folder / file
         if not made.exists() or made.stat().st_mtime < since:
             say(f"=> seed {seed}: {command} in {folder.as_posix()}")
-            line = [command, "--cfg", args.cfg, *gpus, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
-            returned = run_to_its_end([sys.executable, "-m", "simplepose", *map(str, line)])
+            line = ["--cfg", args.cfg, *gpus, *arguments, *settings, f"OUTPUT_DIR={place.as_posix()}"]
+            returned = run_to_its_end(
+                [sys.executable, "-m", "simplepose", command.removesuffix(".py"), *map(str, line)]
+            )
             if returned or not made.exists():
                 how = f"failed with exit code {returned}" if returned else "was stopped"
                 raise UserError(f"{command} {how}; the same command resumes it")
@@ -153,7 +157,9 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
 
 def run_to_its_end(line: list[str]) -> int:
     """Run a command; its exit code. If asked to stop, it finishes its step and saves, which is waited for."""
-    process = subprocess.Popen(line)
+    package = str(Path(simplepose.__file__).parents[1])  # of a checkout; the children find it as this process did
+    paths = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(line, env={**os.environ, "PYTHONPATH": paths})
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Ctrl-C reaches both by itself
     try:
         while True:
