@@ -21,7 +21,7 @@ __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str):
-    """Load what is asked for: importing the package alone costs nothing."""
+    """Import attributes on first use, so that importing the package alone is cheap."""
     if name in _HOMES:
         return getattr(import_module(f"simplepose.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""simplepose COMMAND ...: the commands of pose_estimation/, for whoever has installed the package."""
+"""simplepose COMMAND ...: the commands of pose_estimation/, for use when the package is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_COMMANDS = ("cli",)
 
 
 def names() -> list[str]:
-    """Of all commands."""
+    """The names of all commands."""
     return [module.name for module in pkgutil.iter_modules(commands.__path__) if module.name not in NOT_COMMANDS]
 
 
@@ -27,7 +27,7 @@ def usage() -> str:
 
 
 def dispatch() -> int | None:
-    """Run the command that the first argument names with the others."""
+    """Run the command named by the first argument, with the remaining arguments."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(usage())

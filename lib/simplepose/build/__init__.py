@@ -1,1 +1,1 @@
-"""Objects of a configuration: beside commands, the only place that sees one."""
+"""Builds objects from a configuration: apart from commands/, the only package that sees one."""

@@ -1,4 +1,4 @@
-"""Data sets, loaders and evaluators of a configuration."""
+"""Builds data sets, loaders and evaluators from a configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger("simplepose")
 
 
 def _load_mpii(config: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
-    del bbox_file  # MPII's people are annotated one by one
+    del bbox_file  # MPII has no detection file: its persons are annotated one by one
     return load_mpii(config.DATASET.ROOT, image_set, config.DATASET.DATA_FORMAT)
 
 
@@ -79,7 +79,7 @@ def _bbox_file(config: EasyDict) -> str | None:
 
 
 def box_source(config: EasyDict) -> str:
-    """Where the boxes of the validation come from, for people who compare scores."""
+    """Where the validation boxes come from; reported beside every score."""
     return _bbox_file(config) or "annotated"
 
 
@@ -106,7 +106,7 @@ def _dataset(
     augmentation: AugmentationSettings | None,
     cache: CropCache | None = None,
 ) -> PoseDataset:
-    trains = augmentation is not None  # a score depends neither on REDUCED_DECODE nor on images left out
+    trains = augmentation is not None  # validation ignores REDUCED_DECODE and skips no images
     return PoseDataset(
         samples,
         build_skeleton(config),
@@ -139,5 +139,5 @@ EVALUATORS = {"mpii": _pckh_evaluator, "coco": _coco_evaluator}  # by DATASET.DA
 
 
 def build_evaluator(config: EasyDict, samples: list[PoseSample]) -> Evaluator:
-    """The scorer of TEST_SET, whose persons are `samples`."""
+    """The evaluator of TEST_SET, whose persons are `samples`."""
     return EVALUATORS[config.DATASET.DATASET](config, samples)

@@ -1,4 +1,4 @@
-"""Networks, codecs and skeletons of a configuration or a weight file."""
+"""Builds networks, codecs and skeletons from a configuration or a weight file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build_inference_settings(config: EasyDict) -> InferenceSettings:
 
 
 def build_model(config: EasyDict) -> PoseResNet:
-    """The network with fresh weights; nothing is read from disk."""
+    """The network with randomly initialised weights; nothing is read from disk."""
     from simplepose.models.pose_resnet import PoseResNet
 
     extra = config.MODEL.EXTRA
@@ -65,7 +65,7 @@ def build_model(config: EasyDict) -> PoseResNet:
 
 
 def load_model(config: EasyDict, weights: WeightFile) -> PoseResNet:
-    """The network with these weights, every name and shape of them."""
+    """The network with these weights, loaded strictly: every name and shape must match."""
     from simplepose.weights.network import load_weights
 
     model = build_model(config)
@@ -74,7 +74,7 @@ def load_model(config: EasyDict, weights: WeightFile) -> PoseResNet:
 
 
 def build_pose_network(config: EasyDict, model: PoseResNet) -> PoseNetwork:
-    """A network, and what the configuration says about feeding and reading it."""
+    """The network, with its preprocessing and decoding as configured."""
     from simplepose.inference.network import paddle_network
 
     network, input_format = paddle_network(model, config.TRAIN.CPU_KERNELS), INPUT_FORMATS[config.MODEL.INPUT_FORMAT]
@@ -82,7 +82,7 @@ def build_pose_network(config: EasyDict, model: PoseResNet) -> PoseNetwork:
 
 
 def weights_metadata(config: EasyDict, **figures: Any) -> dict[str, Any]:
-    """What a weight file says about itself: enough to rebuild the network and to feed it."""
+    """The metadata of a weight file: enough to rebuild the network and to preprocess its input."""
     from simplepose.machine.provenance import git_commit
 
     return {
@@ -112,15 +112,16 @@ def load_config_and_weights(
 ) -> tuple[EasyDict, WeightFile, list[str]]:
     """The weights that a command is to use, and a configuration that fits them.
 
-    Without an experiment file the weight file says what its network is, and its data set is what it is scored on. With
-    one, what it or the command line writes wins over the weight file, and the weight file over the defaults.
+    Without an experiment file, the weight file's metadata define the network and the data set to score it on. With an
+    experiment file, its values and those of the command line take precedence over the weight file, and the weight file
+    over the defaults.
 
     Args:
         cfg, overrides, flags: as `load_config` takes them.
 
     Returns:
-        The configuration, TEST.MODEL_FILE filled in; the weights; lines for the user about every key in which
-        weight file and experiment file differ, and about what had to be assumed.
+        The configuration, with TEST.MODEL_FILE filled in; the weights; messages for the user about every key in which
+        weight file and experiment file differ, and about assumed values.
     """
     overridden = {**dict(parse_override(text) for text in overrides), **flags}
     written = load_config(cfg, overrides, flags) if cfg else None
@@ -147,22 +148,22 @@ def load_config_and_weights(
 
 
 def _assumed(weights: WeightFile, known: set[str]) -> dict[str, Any]:
-    """What is most likely of a network that nothing else describes: configuration key -> value.
+    """The most likely values of keys that nothing else describes: configuration key -> value.
 
     Raises:
-        UserError: no pose network, or one of which too much is unknown.
+        UserError: not a pose network, or too much about it is unknown.
     """
     joints = infer_joints({name: array.shape for name, array in weights.state.items()})
     if not weights.description or joints is None:
         raise UserError(f"{weights.path} holds no pose network: deconv_layers and final_layer are not in it")
-    if "MODEL.IMAGE_SIZE" not in known:  # a guess would run, and quietly score worse
+    if "MODEL.IMAGE_SIZE" not in known:  # a wrong guess would run, and silently score worse
         raise UserError(
             f"{weights.path} does not say the input size of its network; add it in pixels (width, height), as "
             "MODEL.IMAGE_SIZE=[192,256], or name the experiment file with --cfg"
         )
     assumed = {}
     if "DATASET.DATASET" not in known and "DATASET.SKELETON" in known:
-        assumed["DATASET.DATASET"] = "coco"  # skeletons of one's own go with its format
+        assumed["DATASET.DATASET"] = "coco"  # custom skeletons come in COCO's format
     elif "DATASET.DATASET" not in known:
         skeletons = [name for name, skeleton in SKELETONS.items() if skeleton.num_joints == joints]
         if not skeletons:
@@ -175,9 +176,9 @@ def _assumed(weights: WeightFile, known: set[str]) -> dict[str, Any]:
 
 
 def _usual_sets(known: dict[str, Any]) -> dict[str, Any]:
-    """What to score a network of COCO's format on where nothing says so: configuration key -> value.
+    """Default data sets to score a network in COCO's format on, where nothing else names them: key -> value.
 
-    COCO's own sets, or "train" and "val" of joints of one's own; in the annotated boxes unless detections are named.
+    COCO's own sets, or "train" and "val" for custom joints; with annotated boxes unless a detection file is named.
     """
     if known.get("DATASET.DATASET") != "coco":
         return {}
@@ -189,7 +190,7 @@ def _usual_sets(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_model_file(model_file: str, folder: Path | None = None) -> Path:
-    """The file itself, or the run's own best weights, or its last."""
+    """The named file; without a name the run's best weights, else its last ones."""
     if model_file:
         path = Path(model_file)
         if not path.exists():

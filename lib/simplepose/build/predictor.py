@@ -1,4 +1,4 @@
-"""PosePredictor for files: networks and detectors by their names. An ONNX file needs neither Paddle nor YAML."""
+"""PosePredictor from files: opens networks and detectors by path. An ONNX file needs neither Paddle nor YAML."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_pose_network(path: str | os.PathLike, device: str | None = None) -> Pos
         device: as `PosePredictor` takes it.
 
     Raises:
-        UserError: missing or unreadable file, one that does not say what its network is, a missing package, or no
+        UserError: missing or unreadable file, one without a description of its network, a missing package, or no
             such device.
     """
     if Path(path).suffix.lower() == ".onnx":
@@ -47,12 +47,12 @@ def load_pose_network(path: str | os.PathLike, device: str | None = None) -> Pos
 
 
 def _use_device(device: str) -> None:
-    """Make a device Paddle's, for the whole process."""
+    """Set Paddle's device, for the whole process."""
     import paddle
 
     try:
         paddle.set_device(device)
-    except Exception as error:  # Paddle's own classes, by version
+    except Exception as error:  # the exception class depends on Paddle's version
         raise UserError(f"Paddle cannot use the device {device!r} here: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -65,8 +65,8 @@ class PosePredictor(predictor.PosePredictor):
     Args:
         network: an ONNX file of pose_estimation/export.py (Paddle is not needed), a weight file, or a `PoseNetwork`.
         settings: flip test and decoding.
-        batch_size: at most so many people go through the network at once.
-        detector: finds the people where no boxes are given: an ONNX file of a person detector, which then runs on the
+        batch_size: the most people in one forward pass.
+        detector: finds the people when no boxes are given: an ONNX file of a person detector, which then runs on the
             CPU, a `PersonDetector`, or any function from an image (H, W, 3) uint8 BGR to boxes (P, 4) as left, top,
             width, height and scores (P,).
         device: where a network from a file runs: "cpu", "gpu" or "gpu:1"; for an ONNX file also an execution provider
@@ -74,8 +74,8 @@ class PosePredictor(predictor.PosePredictor):
             Paddle, the device is that of the whole process.
 
     Raises:
-        UserError: missing or unreadable file, one that does not say what its network is, a missing package, no such
-            device, or a flip test that an exported network which decodes does not do.
+        UserError: missing or unreadable file, one without a description of its network, a missing package, no such
+            device, or a flip test of an exported network that decodes but was exported without one.
     """
 
     def __init__(

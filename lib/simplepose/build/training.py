@@ -1,4 +1,4 @@
-"""What a training of a configuration takes."""
+"""Builds the training state, loop settings and checkpointing from a configuration."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("simplepose")
 
-MOST_UNREAD = 20  # iterations a GPU runs on before its losses are read, and Ctrl-C or a due checkpoint are seen to
+MOST_UNREAD = 20  # iterations a GPU may run ahead before losses are read and Ctrl-C or a due checkpoint is handled
 
 
 def build_kernels(config: EasyDict) -> tuple[TrainingKernels | None, str]:
-    """What the network trains with on a CPU (TRAIN.CPU_KERNELS, TRAIN.AMP), None for Paddle's own; and its name."""
+    """The kernels for training on a CPU (TRAIN.CPU_KERNELS, TRAIN.AMP), None for Paddle's own; and their name."""
     import paddle
 
     from simplepose.machine.onednn import Unavailable
@@ -55,7 +55,7 @@ def build_kernels(config: EasyDict) -> tuple[TrainingKernels | None, str]:
 
 
 def synchronize_batch_norm(model: PoseResNet) -> PoseResNet:
-    """The network with batch norm over all processes (TRAIN.SYNC_BN); the names in its state stay."""
+    """The network with batch norm synchronised over all processes (TRAIN.SYNC_BN); names in its state do not change."""
     import paddle
 
     if not paddle.get_device().startswith("gpu"):
@@ -64,7 +64,7 @@ def synchronize_batch_norm(model: PoseResNet) -> PoseResNet:
 
 
 def build_training_state(config: EasyDict, kernels: TrainingKernels | None, iters_per_epoch: int) -> TrainingState:
-    """A training at its start: a network with fresh weights that trains on `kernels`, and all that goes with it."""
+    """The initial training state: a randomly initialised network that trains on `kernels`, its optimiser etc."""
     from simplepose.training import optim
     from simplepose.training.amp import MixedPrecision
     from simplepose.training.state import Progress, TrainingState
@@ -103,7 +103,7 @@ def build_loop_settings(config: EasyDict) -> LoopSettings:
 
 
 def build_validation_settings(config: EasyDict) -> ValidationSettings:
-    """How TEST_SET is scored, and what its scores are to be known by."""
+    """How TEST_SET is scored, and how its scores are labelled."""
     from simplepose.training.evaluation import ValidationSettings
 
     return ValidationSettings(
@@ -143,12 +143,12 @@ def build_checkpoint_keeper(config: EasyDict, folder: Path, state: TrainingState
 
 
 def find_pretrained(config: EasyDict) -> Path:
-    """The file that MODEL.PRETRAINED names; `imagenet` stands for Paddle's own."""
+    """The file that MODEL.PRETRAINED names; `imagenet` stands for Paddle's own ImageNet weights."""
     from simplepose.weights.network import imagenet_weights
 
     pretrained, style = config.MODEL.PRETRAINED, config.MODEL.STYLE
     if pretrained == "imagenet":
-        if style != "pytorch":  # every name and shape would fit, and every feature would be another
+        if style != "pytorch":  # names and shapes would match, but not the features
             raise UserError(
                 f"MODEL.PRETRAINED imagenet are weights of MODEL.STYLE pytorch, and MODEL.STYLE is {style}; "
                 f"name a file of {style} weights, or set MODEL.STYLE=pytorch"

@@ -1,1 +1,1 @@
-"""The commands, one main() each."""
+"""The commands, one module with a main() each."""

@@ -1,4 +1,4 @@
-"""The command line: how flags may be written, and the flags that several commands share, each a configuration key."""
+"""Command-line parsing: accepted spellings of flags, and the flags that several commands share, each a config key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes --batch_size for --batch-size, and --bbox -60,-10,400,512; a mistake is one line that suggests a flag."""
+    """Accepts --batch_size for --batch-size and --bbox -60,-10,400,512; an error is one line that suggests a flag."""
 
     def __init__(self, **settings: Any):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -93,7 +93,7 @@ FLAG_KEYS = {
 
 
 def parse_config(parser: Parser) -> tuple[argparse.Namespace, EasyDict]:
-    """Parse the command line and load the configuration it names; flags win over SECTION.KEY=value."""
+    """Parse the command line and load the configuration it names; flags take precedence over SECTION.KEY=value."""
     args, flags = parse_flags(parser)
 
     from simplepose.config.load import load_config
@@ -104,7 +104,7 @@ def parse_config(parser: Parser) -> tuple[argparse.Namespace, EasyDict]:
 def parse_config_and_weights(
     parser: Parser,
 ) -> tuple[argparse.Namespace, EasyDict, WeightFile, list[str]]:
-    """As `parse_config`, with the weights to use and with lines about them; see `build.load_config_and_weights`."""
+    """As `parse_config`, with the weights and messages about them; see `build.model.load_config_and_weights`."""
     args, flags = parse_flags(parser)
 
     from simplepose.build.model import load_config_and_weights
@@ -120,7 +120,7 @@ def parse_config_and_weights(
 
 
 def parse_flags(parser: Parser) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """The arguments, and those of them that stand for a configuration key, by key."""
+    """The arguments, and those that stand for a configuration key, by key."""
     args = parser.parse_intermixed_args()
     flags = {key: getattr(args, flag, None) for flag, key in FLAG_KEYS.items()}
     if getattr(args, "use_detect_bbox", False):

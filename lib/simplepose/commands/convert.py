@@ -1,6 +1,6 @@
 """Convert weights between PyTorch, Paddle and safetensors; neither framework needs to be installed.
 
-The source format and the names are recognised from the file. What is read never runs code. `--to` chooses the
+The source format and the names are recognised from the file. Reading never executes code. `--to` chooses the
 format by its extension: .pdparams, .safetensors, or .pth (a PyTorch state dict in the original's names).
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
             raise UserError(f"{args.source_file} is a backbone without a pose head: it has no {next(iter(stated))}")
         weights.metadata[CONFIG_KEY] = {**weights.metadata.get(CONFIG_KEY, {}), **stated}
     description = weights.description
-    load_config(None, described=(args.source_file, description))  # refuses what cannot be
+    load_config(None, described=(args.source_file, description))  # raises for an invalid description
     write_weights(args.target_file, weights.state, weights.metadata)
 
     shapes = {name: array.shape for name, array in weights.state.items()}

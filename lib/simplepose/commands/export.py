@@ -78,10 +78,10 @@ def main() -> int | None:
 
 
 def export(args, config, weights) -> int:
-    """Network, graph options, file, parity.
+    """Build the network and its graph options, write the file, check parity.
 
     Returns:
-        0, or 1 if the exported network finds something else.
+        0, or 1 if the exported network finds different keypoints.
     """
     from simplepose.build.model import build_inference_settings, build_pose_network, load_model, weights_metadata
     from simplepose.build.predictor import load_pose_network
@@ -103,7 +103,7 @@ def export(args, config, weights) -> int:
         dynamic_size=args.dynamic_size,
     )
     described = replace(original, graph=graph)
-    settings = replace(settings, flip_test=False)  # but for that in the graph
+    settings = replace(settings, flip_test=False)  # except the one inside the graph
     crops, shown = choose_crops(args, config)
     metadata = {**weights.metadata, **weights_metadata(config)}
     report = {"model_file": str(weights.path), "crops_of": shown}
@@ -131,7 +131,7 @@ def export(args, config, weights) -> int:
 def lighten(
     args, config, original: PoseNetwork, exact: Path, path: Path, crops: np.ndarray, settings: InferenceSettings
 ) -> tuple[Parity, dict[str, dict[str, str]], dict[str, Any]]:
-    """Write the float32 file `exact` as float16 or int8, and measure what that costs and brings.
+    """Write the float32 file `exact` as float16 or int8, and measure parity, size, latency and, with --data, scores.
 
     Returns:
         Its parity with the original; columns for the table; entries for the report.
@@ -179,7 +179,7 @@ def lighten(
 
 
 def choose_crops(args, config) -> tuple[np.ndarray, str]:
-    """The crops to compare on, (N, H, W, 3) uint8 BGR, and where they are from."""
+    """The crops to compare on, (N, H, W, 3) uint8 BGR, and their origin."""
     from simplepose.build.data import build_valid_loader
     from simplepose.export.parity import crops_of_dataset
 
@@ -190,7 +190,7 @@ def choose_crops(args, config) -> tuple[np.ndarray, str]:
 
 
 def choose_calibration(args, config) -> tuple[np.ndarray, str]:
-    """The crops to calibrate on, (N, H, W, 3) uint8 BGR, and where they are from."""
+    """The crops to calibrate on, (N, H, W, 3) uint8 BGR, and their origin."""
     from simplepose.build.data import build_train_loader
     from simplepose.export.parity import crops_of_dataset
 
@@ -238,10 +238,10 @@ def whole_and_parts(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 def tell(
     output: Path, results: dict[str, Parity], report: dict[str, Any], columns: dict[str, dict[str, str]] | None = None
 ) -> int:
-    """Print the comparison, with more columns if there are any, and write it beside the exported file.
+    """Print the comparison, with additional columns if given, and write it beside the exported file.
 
     Returns:
-        0, or 1 if the float32 network is not the original.
+        0, or 1 if the float32 network differs from the original.
     """
     from simplepose.core.files import write_json
     from simplepose.export.parity import moved_lines, parity_table
@@ -259,7 +259,7 @@ def tell(
 
 
 def signature(network: PoseNetwork) -> str:
-    """What an exported network takes and gives."""
+    """Inputs and outputs of an exported network, as text."""
     ends = (network.run.session.get_inputs(), network.run.session.get_outputs())
     return " -> ".join(", ".join(f"{end.name} {end.shape} {end.type[7:-1]}" for end in side) for side in ends)
 

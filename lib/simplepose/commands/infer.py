@@ -67,7 +67,7 @@ def main() -> int | None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse what would otherwise do nothing, and take what an unquoted glob leaves among the overrides as images."""
+    """Raise for flags that would have no effect; move files of an unquoted glob from the overrides to the images."""
     more = [text for text in args.overrides if not re.match(r"\w+(\.\w+)*=", text) and Path(text).exists()]
     args.overrides = [text for text in args.overrides if text not in more]
     args.sources = [args.img_file, *more]
@@ -85,10 +85,10 @@ def check(args: argparse.Namespace) -> None:
 
 
 def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
-    """Source, boxes, network, outputs; frame by frame; what there is to say at the end.
+    """Open source, boxes, network and outputs, process frame by frame, print a summary.
 
     Returns:
-        0, or 1 if an image of several failed.
+        0, or 1 if one of several images failed.
     """
     from simplepose.inference.pipeline import Summary, find_poses
     from simplepose.inference.smoothing import PoseSmoother
@@ -114,7 +114,7 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
         for frame, poses in progress_bar(results, len(source) or None, "poses"):
             if frame.failure and source.is_single:
                 raise UserError(frame.failure)
-            if not outputs:  # only now: a run that is refused leaves no empty table
+            if not outputs:  # opened late, so that a run that fails at once leaves no empty table
                 outputs = choose_outputs(source, predictor.skeleton, args.model_file, *where)
             poses = smoother(poses) if smoother else poses
             if frame.image is not None and (args.draw or args.show):
@@ -124,10 +124,10 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
             summary.add(frame, poses)
             if args.show and frame.image is not None and not show(frame.image, wait=not source.is_video):
                 break
-    except KeyboardInterrupt:  # what is written so far stays whole
+    except KeyboardInterrupt:  # outputs written so far stay complete
         interrupted = True
     finally:
-        with contextlib.ExitStack() as closing:  # all of them, even if one fails
+        with contextlib.ExitStack() as closing:  # close all of them, even if one fails
             for part in (*reversed(outputs), source, results):
                 closing.callback(part.close)
     print(f"=> {summary}")
@@ -161,7 +161,7 @@ def choose_boxes(args: argparse.Namespace) -> BoxSource:
 
 
 def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredictor:
-    """The network of an ONNX file, which needs nothing else, or of weights and what is configured."""
+    """The predictor for an ONNX file, which needs nothing else, or for weights and the configuration."""
     from simplepose.build.predictor import PosePredictor, load_pose_network
     from simplepose.inference.network import InferenceSettings
 
@@ -196,10 +196,10 @@ def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredi
 
 
 def require_display() -> None:
-    """See that windows can be opened, in a process of its own: some toolkits end the process that asks in vain.
+    """Check that windows can be opened, in a subprocess: some toolkits abort the process when they cannot.
 
     Raises:
-        UserError: they cannot.
+        UserError: no window can be opened.
     """
     line = [sys.executable, "-c", "import cv2; cv2.namedWindow('pose')"]
     if subprocess.run(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
@@ -207,7 +207,7 @@ def require_display() -> None:
 
 
 def show(image: np.ndarray, wait: bool) -> bool:
-    """Show a picture; whether to go on: not after q, Esc or closing an image."""
+    """Show a picture; returns whether to continue: not after q, Esc or closing an image."""
     import cv2
 
     try:

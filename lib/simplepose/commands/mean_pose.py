@@ -1,4 +1,4 @@
-"""Score the mean training pose on TEST_SET: what a network has to beat to have learnt anything."""
+"""Score the mean training pose on TEST_SET: the baseline that a trained network must beat."""
 
 from __future__ import annotations
 

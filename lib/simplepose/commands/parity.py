@@ -1,6 +1,6 @@
 """Compare exported networks with the weights they came from, on a data set: pixels and PCKh or AP, runtime by runtime.
 
-The runtimes are those of deploy.py, run as there.
+The runtimes are those of deploy.py, called in the same way.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def main() -> int | None:
 
 
 def measure(args, config, weights) -> int:
-    """Original, exported networks, data set, tables.
+    """Open the original and the exported networks, run the data set, print the tables.
 
     Returns:
-        0, or 1 if a float32 network finds something else or a runtime failed.
+        0, or 1 if a float32 network finds different keypoints or a runtime failed.
     """
     from simplepose.build.data import box_source, build_evaluator, build_valid_loader
     from simplepose.build.model import build_inference_settings, build_pose_network, load_model
@@ -115,13 +115,13 @@ def measure(args, config, weights) -> int:
 
 
 def open_all(args, crops: np.ndarray) -> tuple[dict[str, PoseNetwork], set[str], list[str]]:
-    """Every file in every runtime that is installed.
+    """Open every file in every installed runtime.
 
     Args:
-        crops: (1, H, W, 3) uint8, to see that each runs.
+        crops: (1, H, W, 3) uint8, to check that each one runs.
 
     Returns:
-        Networks by name; the names of those that are float32 and so must be exact; what failed.
+        Networks by name; the names of the float32 ones, which must match exactly; the failures.
     """
     from simplepose.inference.network import InferenceSettings
 
@@ -139,7 +139,7 @@ def open_all(args, crops: np.ndarray) -> tuple[dict[str, PoseNetwork], set[str],
         network = load_deployed(file, runtime)
         try:
             network.predict(network.prepare(crops), InferenceSettings())
-        except Exception as error:  # each runtime has its own
+        except Exception as error:  # each runtime raises its own classes
             failures.append(f"{name}: {' '.join(str(error).split())[:200]}")
             continue
         networks[name] = network
@@ -151,7 +151,7 @@ def open_all(args, crops: np.ndarray) -> tuple[dict[str, PoseNetwork], set[str],
 
 
 def deploy_module() -> ModuleType:
-    """pose_estimation/deploy.py, which stands alone and comes with a checkout."""
+    """pose_estimation/deploy.py, a standalone script that only a checkout contains."""
     path = CHECKOUT / "pose_estimation" / "deploy.py"
     if not path.exists():
         raise UserError(

@@ -1,7 +1,7 @@
 """Reproduce an experiment: train it with several seeds, score the best and the last weights, write the page of results.
 
-Started again after an interruption, it goes on where it was; what is finished is not run twice. A run that was made
-with other settings is not taken for this experiment's.
+Started again after an interruption, it resumes, and skips what is finished. A run made with other settings is refused:
+its scores do not belong to this experiment.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     from simplepose.reports import reproduction
     from simplepose.training.run_folder import make_run_folder
 
-    make_run_folder(Path(args.results), "--results")  # a mistake shows now, not after hours
+    make_run_folder(Path(args.results), "--results")  # fails now if it is not writable, not after hours
     samples = build_valid_samples(config)
-    evaluator = build_evaluator(config, samples)  # and so do missing data
+    evaluator = build_evaluator(config, samples)  # likewise for missing data
     labelled = any(sample.visible.any() for sample in samples)
-    if box_source(config) != "annotated":  # detections have no joints, the people behind them may
+    if box_source(config) != "annotated":  # detections carry no joints, but the annotations may
         labelled = bool(evaluator.truth.annotations)
     if not labelled:
         raise UserError(f"{config.DATASET.TEST_SET} has no labels to score against; set DATASET.TEST_SET")
@@ -114,7 +114,7 @@ def require_same_recipe(config: EasyDict, folder: Path) -> None:
 
 
 def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: Evaluator) -> Run:
-    """Train and validate with the commands that everybody uses, and read what they wrote."""
+    """Train and validate with the public commands, and read what they wrote."""
     from simplepose.core.files import read_json
     from simplepose.machine.logs import say
     from simplepose.reports.reproduction import Run, Scored
@@ -146,7 +146,7 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
     scored = {}
     for name, file in WEIGHTS.items():
         weights = trained / file
-        written = weights.stat().st_mtime  # older scores are another training's
+        written = weights.stat().st_mtime  # older scores belong to an earlier training
         folder = run_in(place / name, "metrics.json", "valid.py", "--model-file", weights, since=written)
         made = read_weights(weights).metadata
         metrics = read_json(folder / "metrics.json")
@@ -156,11 +156,11 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
 
 
 def run_to_its_end(line: list[str]) -> int:
-    """Run a command; its exit code. If asked to stop, it finishes its step and saves, which is waited for."""
-    package = str(Path(simplepose.__file__).parents[1])  # of a checkout; the children find it as this process did
+    """Run a command and return its exit code. On SIGTERM, wait until it has finished its step and saved."""
+    package = str(Path(simplepose.__file__).parents[1])  # in a checkout, the children must find it as this process did
     paths = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(line, env={**os.environ, "PYTHONPATH": paths})
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Ctrl-C reaches both by itself
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Ctrl-C reaches both processes anyway
     try:
         while True:
             with contextlib.suppress(KeyboardInterrupt):
@@ -170,7 +170,7 @@ def run_to_its_end(line: list[str]) -> int:
 
 
 def keep_time(file: Path, seconds: float) -> float:
-    """Add to the seconds that a file holds; their sum. A training may take several starts."""
+    """Add seconds to the total in a file and return it: a training may be interrupted and resumed."""
     from simplepose.core.files import read_json, write_json
 
     before = read_json(file)["seconds"] if file.exists() else 0
@@ -180,7 +180,7 @@ def keep_time(file: Path, seconds: float) -> float:
 
 
 def interval(config: EasyDict, folder: Path, evaluator: Evaluator) -> tuple[float, float] | None:
-    """What the number of validation persons leaves open, for PCKh; None for other scores."""
+    """The bootstrap interval of the score over the validation persons, for PCKh; None for other scores."""
     if config.DATASET.DATASET != "mpii":
         return None
     import numpy as np
@@ -193,7 +193,7 @@ def interval(config: EasyDict, folder: Path, evaluator: Evaluator) -> tuple[floa
 
 
 def draw_poses(path: Path, config: EasyDict, samples: list, evaluator: Evaluator, run: Run) -> None:
-    """A sheet of the last weights' best, middling and worst persons."""
+    """A sheet of the last weights' best, median and worst persons."""
     from simplepose.build.model import build_skeleton
     from simplepose.metrics.pckh import load_predictions, person_hits
     from simplepose.reports import reproduction
@@ -204,7 +204,7 @@ def draw_poses(path: Path, config: EasyDict, samples: list, evaluator: Evaluator
 
 
 def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
-    """The recipe and the circumstances."""
+    """The recipe, the machine and the versions, for the report."""
     import platform
     from datetime import timedelta
     from importlib import metadata

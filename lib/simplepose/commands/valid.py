@@ -34,7 +34,7 @@ def main() -> int | None:
 
 
 def validate(args, config, weights, notes: list[str], machine: str) -> None:
-    """Configuration, data, network, evaluation."""
+    """Load configuration, data and network, then evaluate."""
     import paddle
 
     from simplepose.build.data import build_evaluator, build_valid_loader

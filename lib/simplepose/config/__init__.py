@@ -1,1 +1,1 @@
-"""Experiment files and what is in them."""
+"""The configuration: its keys, and reading experiment files."""

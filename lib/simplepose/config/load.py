@@ -1,4 +1,4 @@
-"""Experiment files: YAML with the original's section and key names, read strictly, plus command-line overrides."""
+"""Reads experiment files: YAML with the original's section and key names, checked strictly, and overrides."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def load_config(
     Args:
         path: YAML file with the sections and keys of `DEFAULTS`; what it leaves out keeps its default. None: no
             experiment file.
-        overrides: "SECTION.KEY=value" strings, the value in YAML; they win over the file.
-        flags: "SECTION.KEY" -> value, from a command's own flags; they win over both.
-        described: a weight file and what it says of its network ("SECTION.KEY" -> value, the keys `DESCRIBED`);
-            it takes the place of the defaults, so that anything written wins over it.
+        overrides: "SECTION.KEY=value" strings, the value in YAML; they take precedence over the file.
+        flags: "SECTION.KEY" -> value, from a command's own flags; they take precedence over both.
+        described: a weight file and its description of the network ("SECTION.KEY" -> value, the keys `DESCRIBED`);
+            it replaces the defaults, so everything that is set explicitly takes precedence over it.
 
     Returns:
         The complete configuration; sizes are (width, height) lists, nothing is None.
@@ -70,20 +70,20 @@ def load_config(
 
 
 def disagreements(config: EasyDict, described: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(key, configured value, described value) wherever a configuration differs from a description.
+    """(key, configured value, described value) for every key in which a configuration differs from a description.
 
-    Such as a weight file's, or another run's `recipe`.
+    The description is a weight file's, or the `recipe` of another run.
     """
     return [(key, get_key(config, key), value) for key, value in described.items() if get_key(config, key) != value]
 
 
 def recipe(config: EasyDict) -> dict[str, Any]:
-    """Dotted key -> value of all that decides over an experiment's outcome but for the seed."""
+    """Dotted key -> value of every key that affects the result of an experiment, except the seed."""
     return {key: value for key, value in _leaves(config, "") if not KEYS[key].circumstance}
 
 
 def _read_yaml(path: str | os.PathLike | None) -> dict[str, Any]:
-    """Dotted key -> value of everything written in an experiment file."""
+    """Dotted key -> value of every entry in an experiment file."""
     if path is None:
         return {}
     written = read_yaml(path, "configuration")
@@ -154,7 +154,7 @@ def arch_name(config: EasyDict) -> str:
 
 
 def _leaves(tree: dict, where: str, prefix: str = "", known: dict | None = None) -> Iterable[tuple[str, Any]]:
-    """(dotted key, value) of everything written, a section's keys after its own name."""
+    """(dotted key, value) of every entry, the section's name included in the key."""
     known = DEFAULTS if known is None else known
     for name, value in tree.items():
         key = f"{prefix}{name}"
@@ -183,7 +183,7 @@ def _set(config: dict, key: str, value: Any, where: str) -> None:
 
 
 def _unknown_key(key: str, where: str) -> str:
-    key = key[:100]  # the search below takes time
+    key = key[:100]  # keeps the search below fast
     every = [name for name, _ in _leaves(DEFAULTS, "")] + list(DEFAULTS)
     same_name = [name for name in every if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     nearest = same_name or difflib.get_close_matches(key, every, n=1, cutoff=0.5)
@@ -196,7 +196,7 @@ def _unknown_key(key: str, where: str) -> str:
 
 
 def _typed(key: str, value: Any, where: str) -> Any:
-    """The value in the type of its default, or an error that says what was expected."""
+    """The value converted to the type of its default; otherwise an error with the expected type."""
     default = KEYS[key].default
 
     def wrong(expected: str) -> UserError:
@@ -215,7 +215,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
         if text and not re.fullmatch(r" *[0-9]{1,4} *(, *[0-9]{1,4} *)*", text):
             raise wrong('device numbers such as "0,1"')
         return text
-    if key == "DATASET.SKELETON" and isinstance(value, dict):  # as in a weight file; checked once all is known
+    if key == "DATASET.SKELETON" and isinstance(value, dict):  # as in a weight file; validated when all keys are known
         return dict(value)
     if key == "TRAIN.CHECKPOINT_EVERY":
         if parse_interval(value) is None:
@@ -264,7 +264,7 @@ def _within_limits(key: str, value: Any, where: str) -> Any:
 
 
 def _derive(config: dict, where: str) -> None:
-    """Fill in what follows from something else; refuse what contradicts it."""
+    """Fill in derived keys; raise for contradictory values."""
     model, extra = config["MODEL"], config["MODEL"]["EXTRA"]
     depth, layers = model["DEPTH"], extra["NUM_LAYERS"]
     if depth and layers and depth != layers:
@@ -300,7 +300,7 @@ def _derive(config: dict, where: str) -> None:
             f"found {dataset['DATASET']}"
         )
     if isinstance(dataset["SKELETON"], str) and dataset["SKELETON"]:
-        dataset["SKELETON"] = load_skeleton(dataset["SKELETON"]).definition()  # so that it goes with the run
+        dataset["SKELETON"] = load_skeleton(dataset["SKELETON"]).definition()  # so that config.yaml is complete
     dataset["SKELETON"] = dataset["SKELETON"] or ""
     skeleton = find_skeleton(config, where)
     if model["NUM_JOINTS"] not in (None, skeleton.num_joints):

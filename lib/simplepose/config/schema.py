@@ -1,4 +1,4 @@
-"""Every configuration key: its default, its bounds, and what it is part of."""
+"""Every configuration key: its default, its bounds and its role."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MILLION, BILLION = 10**6, 10**9
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 MAX_ENTRIES = 1000  # of a list
-MAX_PART_BYTES = 200  # of a name between two slashes; file systems take 255, and names grow endings
+MAX_PART_BYTES = 200  # of one path component; file systems allow 255, and suffixes are added to names
 
 
 class Key(NamedTuple):
@@ -28,14 +28,14 @@ class Key(NamedTuple):
     Attributes:
         default: None means derived: from the image size, the skeleton or the other name of the same thing.
         choices: all values it may have.
-        limits: lowest and highest value, of a list: of each entry. Beyond lie values that mean nothing, or that fill
-            the memory.
+        limits: lowest and highest value; for a list, of each entry. Values outside are meaningless or would exhaust the
+            memory.
         is_size: (width, height), or one number for both.
         kind: its type where the default is None.
         derived_from: once one of these is overridden on the command line, its derived value is stale.
-        described: weight files say it of their network: needed to rebuild it, to feed it, or to read its heatmaps.
-        circumstance: it may differ between two runs of one experiment: where and how fast, not what comes out.
-        inert: why it does nothing; a value other than the default earns a warning that says this.
+        described: stored in weight files: needed to rebuild the network, to preprocess its input or to decode heatmaps.
+        circumstance: may differ between two runs of one experiment: affects where and how fast it runs, not the result.
+        inert: why it has no effect; a value other than the default causes a warning with this text.
     """
 
     default: Any
@@ -63,18 +63,18 @@ KEYS: dict[str, Key] = {
     "DATASET.ROOT": Key("", circumstance=True),
     "DATASET.TRAIN_SET": Key("train"),
     "DATASET.TEST_SET": Key("valid"),
-    # other joints in COCO's format: a YAML file, or what is in it; empty: those of DATASET
+    # custom joints in COCO's format: a YAML file, or its content; empty: the joints of DATASET
     "DATASET.SKELETON": Key("", derived_from=("DATASET.DATASET",), described=True),
     "DATASET.DATA_FORMAT": Key("jpg", choices=("jpg", "zip"), circumstance=True),  # "zip" reads images from images.zip
-    # a folder for training crops' surroundings, as pixels; empty: photographs are decoded every time
+    # folder of the crop cache, decoded patches around the training persons; empty: photographs are decoded every time
     "DATASET.CACHE": Key(""),
-    "DATASET.REDUCED_DECODE": Key(False),  # training photographs at 1/2, 1/4 or 1/8 where the crop is that much coarser
+    "DATASET.REDUCED_DECODE": Key(False),  # decode photographs at 1/2, 1/4 or 1/8 for training crops that much coarser
     "DATASET.HYBRID_JOINTS_TYPE": Key("", inert="it never had an effect"),
     "DATASET.SELECT_DATA": Key(False),
     "DATASET.FLIP": Key(True),
     "DATASET.SCALE_FACTOR": Key(0.25, limits=(0, BELOW_ONE)),  # at 1 a crop may have no size
     "DATASET.ROT_FACTOR": Key(30, limits=(0, 360)),  # degrees
-    # unreadable training images that are named and left out; one more ends the training
+    # how many unreadable training images to skip, with a warning each; one more is an error
     "DATASET.MAX_BAD": Key(0, limits=(0, BILLION)),
     "MODEL.NAME": Key("pose_resnet", choices=("pose_resnet",), described=True),
     "MODEL.BACKBONE": Key("resnet", choices=("resnet",), described=True),
@@ -89,7 +89,7 @@ KEYS: dict[str, Key] = {
     "MODEL.STYLE": Key("pytorch", choices=("pytorch", "caffe"), described=True),
     "MODEL.INIT_WEIGHTS": Key(True, inert="a network is initialised for training and loaded for everything else"),
     "MODEL.PRETRAINED": Key(""),
-    # the skeleton's
+    # default: those of the skeleton
     "MODEL.NUM_JOINTS": Key(
         None,
         limits=(1, MAX_JOINTS),
@@ -102,7 +102,7 @@ KEYS: dict[str, Key] = {
     "MODEL.INPUT_FORMAT": Key("bgr", choices=tuple(INPUT_FORMATS), described=True),  # see core/images.py
     "MODEL.EXTRA.TARGET_TYPE": Key("gaussian", choices=("gaussian",), described=True),
     "MODEL.EXTRA.SIGMA": Key(2, limits=(ABOVE_ZERO, MAX_SIGMA), described=True),  # heatmap cells
-    # width, height; what the network draws for IMAGE_SIZE
+    # width, height; default: the network's output size for IMAGE_SIZE
     "MODEL.EXTRA.HEATMAP_SIZE": Key(
         None,
         limits=(1, MAX_SIDE),
@@ -115,22 +115,22 @@ KEYS: dict[str, Key] = {
     "MODEL.EXTRA.NUM_DECONV_LAYERS": Key(3, limits=(1, MAX_DECONVS), described=True),
     "MODEL.EXTRA.NUM_DECONV_FILTERS": Key([256, 256, 256], limits=(1, MAX_CHANNELS), described=True),
     "MODEL.EXTRA.NUM_DECONV_KERNELS": Key([4, 4, 4], limits=(2, 4), described=True),
-    "MODEL.EXTRA.NUM_LAYERS": Key(None, kind=int, derived_from=("MODEL.DEPTH",)),  # the original's name of MODEL.DEPTH
+    "MODEL.EXTRA.NUM_LAYERS": Key(None, kind=int, derived_from=("MODEL.DEPTH",)),  # the original's name for MODEL.DEPTH
     "LOSS.USE_TARGET_WEIGHT": Key(True),
     "TRAIN.BATCH_SIZE": Key(32, limits=(1, MILLION)),  # per device
     "TRAIN.SHUFFLE": Key(True),
     "TRAIN.SEED": Key(0, limits=(0, 2**32 - 1), circumstance=True),
     "TRAIN.BEGIN_EPOCH": Key(0, limits=(0, MILLION)),
     "TRAIN.END_EPOCH": Key(140, limits=(1, MILLION)),
-    "TRAIN.RESUME": Key(False, circumstance=True),  # go on from the run folder's newest checkpoint, if there is one
-    # also within an epoch: a time in s, min or h, or a number of steps; 0: no
+    "TRAIN.RESUME": Key(False, circumstance=True),  # resume from the run folder's newest checkpoint, if any
+    # checkpoints within an epoch: a time in s, min or h, or a number of steps; 0: only after each epoch
     "TRAIN.CHECKPOINT_EVERY": Key("10min", circumstance=True),
-    # O1: float16 in a GPU's convolutions, bfloat16 on a CPU that has it; O2: nearly everywhere (GPU)
+    # O1: float16 in a GPU's convolutions, bfloat16 on a CPU that has it; O2: float16 nearly everywhere (GPU)
     "TRAIN.AMP": Key("O0", choices=("O0", "O1", "O2")),
-    # onednn, paddle; auto: oneDNN where Paddle carries it
+    # onednn, paddle; auto: oneDNN where Paddle ships it
     "TRAIN.CPU_KERNELS": Key("auto", choices=("auto", "onednn", "paddle"), circumstance=True),
-    "TRAIN.SYNC_BN": Key(False),  # batch norm over the batches of all GPUs; Paddle has no such thing for CPUs
-    "TRAIN.KEEP_CHECKPOINTS": Key(2, limits=(1, 1000), circumstance=True),  # the newest, and those before it
+    "TRAIN.SYNC_BN": Key(False),  # batch norm over the batches of all GPUs; Paddle has none for CPUs
+    "TRAIN.KEEP_CHECKPOINTS": Key(2, limits=(1, 1000), circumstance=True),  # how many to keep, the newest included
     "TRAIN.CHECKPOINT": Key("", inert="use --resume_model FILE"),
     "TRAIN.OPTIMIZER": Key("adam", choices=("adam", "adamw", "sgd")),
     "TRAIN.LR": Key(0.001, limits=(ABOVE_ZERO, 1000)),
@@ -138,14 +138,15 @@ KEYS: dict[str, Key] = {
     "TRAIN.LR_FACTOR": Key(0.1, limits=(0, 1000)),
     "TRAIN.LR_STEP": Key([90, 110], limits=(0, MILLION)),  # epochs
     "TRAIN.WARMUP_ITERS": Key(0, limits=(0, BILLION)),
-    # iterations whose gradients are averaged to one step of the optimiser
+    # iterations whose gradients are averaged into one optimiser step
     "TRAIN.ACCUMULATE": Key(1, limits=(1, MILLION)),
-    # longer gradients, of all weights together, are shortened to this; 0: none are
+    # maximum norm of the gradient of all weights together; 0: no clipping
     "TRAIN.CLIP_GRAD_NORM": Key(0.0, limits=(0, BILLION)),
-    "TRAIN.FREEZE_BACKBONE_EPOCHS": Key(0, limits=(0, MILLION)),  # in the first so many epochs the head alone learns
-    # decay of averaged weights, validated and kept beside the trained ones, as 0.999; 0: none; 1 would never move
+    "TRAIN.FREEZE_BACKBONE_EPOCHS": Key(0, limits=(0, MILLION)),  # only the head is trained in these first epochs
+    # decay of the weights' moving average (EMA), as 0.999; the average is validated, and saved beside the weights;
+    # 0: no EMA; 1 would never update
     "TRAIN.EMA": Key(0.0, limits=(0, BELOW_ONE)),
-    # Adam's; heatmap losses are small, and early gradients of deep layers smaller than this
+    # Adam's; heatmap losses are small, and early gradients of deep layers can be below this
     "TRAIN.EPSILON": Key(1e-08, limits=(ABOVE_ZERO, 1)),
     "TRAIN.WD": Key(0.0001, limits=(0, 1000)),
     "TRAIN.MOMENTUM": Key(0.9, limits=(0, 1)),
@@ -160,11 +161,11 @@ KEYS: dict[str, Key] = {
     "TEST.USE_GT_BBOX": Key(False),  # COCO: the annotated boxes; else those of COCO_BBOX_FILE
     "TEST.COCO_BBOX_FILE": Key(""),
     "TEST.BBOX_THRE": Key(1.0, inert="it never had an effect; see TEST.IMAGE_THRE"),
-    "TEST.IMAGE_THRE": Key(0.0),  # leave detected boxes with a lower score out
+    "TEST.IMAGE_THRE": Key(0.0),  # skip detected boxes with a lower score
     "TEST.IN_VIS_THRE": Key(0.0),  # joints that score more count in a person's score
     "TEST.NMS_THRE": Key(1.0, inert="it never had an effect; see TEST.OKS_THRE"),
-    "TEST.OKS_THRE": Key(0.5, limits=(ABOVE_ZERO, 1000)),  # of two poses more alike than this the better one stays
-    "TEST.SOFT_NMS": Key(False),  # lower the score of the other one instead; OKS_THRE says how fast
+    "TEST.OKS_THRE": Key(0.5, limits=(ABOVE_ZERO, 1000)),  # of two poses with a higher OKS the better one is kept
+    "TEST.SOFT_NMS": Key(False),  # lower the other pose's score instead; OKS_THRE sets how fast
     "DEBUG.DEBUG": Key(False, circumstance=True),
     "DEBUG.SAVE_BATCH_IMAGES_GT": Key(False, circumstance=True),
     "DEBUG.SAVE_BATCH_IMAGES_PRED": Key(False, circumstance=True),
@@ -184,5 +185,5 @@ def _nested() -> dict[str, Any]:
     return defaults
 
 
-DEFAULTS = _nested()  # section by section, as a file has them
+DEFAULTS = _nested()  # nested by section, as in a file
 DESCRIBED = tuple(name for name, key in KEYS.items() if key.described)

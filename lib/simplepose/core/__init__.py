@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, skeletons, geometry, images, codecs. numpy and OpenCV alone."""
+"""The base layer: errors, files, skeletons, geometry, images, codecs. Depends on numpy and OpenCV only."""

@@ -1,5 +1,5 @@
-"""What a file says of its network is data from strangers: its bounds, for weights (through the configuration) and for
-exported networks alike.
+"""Bounds of the network description that a file carries. Files are untrusted input: the bounds hold for weight files
+(through the configuration) and for exported networks alike.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from simplepose.core.errors import shown
 
 BACKBONE_STRIDE = 32  # a ResNet's output is 1/32 of its input
 MAX_SIDE = 4096  # pixels of a network's input
-MAX_DECONVS = 5  # then heatmaps are as fine as the input
+MAX_DECONVS = 5  # then the heatmaps have the input's resolution
 MAX_CHANNELS = 4096  # of a deconvolution
 MAX_SIGMA = 64.0  # heatmap cells
-ABOVE_ZERO = 1e-300  # as the lowest of positive numbers
-BELOW_ONE = 1 - 2**-53  # as the highest of numbers below one
+ABOVE_ZERO = 1e-300  # lower bound for positive numbers
+BELOW_ONE = 1 - 2**-53  # upper bound for numbers below one
 
 
 def range_text(low: float, high: float) -> str:
@@ -26,7 +26,7 @@ def range_text(low: float, high: float) -> str:
 
 
 def number_in(value: Any, name: str, low: float, high: float) -> float:
-    """A finite number within bounds. Raises ValueError, which names it."""
+    """A finite number within bounds; otherwise raises ValueError, which names it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} must be a number {range_text(low, high)}, found {shown(value)}")
     return value
@@ -49,7 +49,7 @@ def sizes_of(image_size_wh: Any, heatmap_size_wh: Any) -> tuple[tuple[int, int],
 
 
 def close_to(values: Any, expected: Sequence[float]) -> bool:
-    """Whether a list holds these numbers, but for rounding."""
+    """Whether a list holds these numbers, up to rounding."""
     return (
         isinstance(values, (list, tuple))
         and len(values) == len(expected)

@@ -125,7 +125,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write an image in the format of the path's extension; non-ASCII paths work.
 
     Raises:
-        UserError: an extension OpenCV cannot write, or a folder that does not take the file.
+        UserError: an extension OpenCV cannot write, or a folder that is not writable.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Errors are part of the interface: a mistake of the user ends in one clear line and exit code 2."""
+"""Error handling: a user's mistake ends in one clear line and exit code 2, never in a traceback."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Callable
 
-# What moves a terminal's cursor, hides text or turns it around; and half characters, which no terminal can print.
+# Characters that move a terminal's cursor, hide or reverse text; and lone surrogates, which cannot be printed.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_MESSAGE = 2000  # characters; what is wrong stands at the start, what to do at the end
 
-EXTRAS = {  # of pyproject.toml, and packages that they bring, by the names in `import`
+EXTRAS = {  # extra of pyproject.toml -> packages that it installs, dependencies included, by the names in `import`
     "deploy": ("onnxruntime", "tqdm", "yaml"),
     "train": ("paddle", "scipy", "easydict", "json_tricks", "pycocotools", "visualdl", "safetensors", "matplotlib"),
     "export": ("paddle2onnx", "onnx", "ml_dtypes"),
 }
-PIP_NAMES = {"yaml": "pyyaml", "paddle": "paddlepaddle"}  # where they differ
+PIP_NAMES = {"yaml": "pyyaml", "paddle": "paddlepaddle"}  # where they differ from the names in `import`
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: what was found, where, and what to do."""
+    """An error that the user can fix. The message is one line: what was found, where, and what to do."""
 
     def __init__(self, message: object):
         text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(message))
@@ -41,23 +41,23 @@ class _Clipped(reprlib.Repr):
         self.maxlevel = 3
 
     def repr_int(self, x: int, level: int) -> str:
-        digits = x.bit_length() * 3 // 10  # Python itself refuses to spell out thousands
+        digits = x.bit_length() * 3 // 10  # Python refuses to convert integers of thousands of digits
         return repr(x) if digits < 40 else f"a whole number of about {digits} digits"
 
 
 def shown(value: Any) -> str:
-    """A value from a file as a message may quote it: `repr`, clipped."""
+    """A value from a file as quoted in a message: its `repr`, shortened."""
     return _Clipped().repr(value)
 
 
 def has_control(text: str) -> bool:
-    """Whether a terminal would act on some of it instead of printing it."""
+    """Whether the text holds characters that a terminal would interpret instead of print."""
     return _CONTROL.search(text) is not None
 
 
 @contextmanager
 def optional_packages() -> Iterator[None]:
-    """Within, an optional package that is missing or does not load is a `UserError` that says how to get it."""
+    """Within, a missing or broken optional package raises a `UserError` that says how to install it."""
     try:
         yield
     except ImportError as error:
@@ -78,11 +78,11 @@ def optional_packages() -> Iterator[None]:
 
 @contextmanager
 def _interruptions() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM, noted as they come. Both are a KeyboardInterrupt: the same cleans up after them.
+    """Ctrl-C and SIGTERM, recorded as they arrive. Both raise KeyboardInterrupt, so that the same cleanup runs.
 
-    They are noted because numpy makes ImportErrors of those that meet it while it loads. A signal that is ignored, as
-    under nohup, or handled by somebody else is left alone; and SIGTERM in one of several processes, whose launcher ends
-    those that wait for one that failed.
+    They are recorded because numpy turns a KeyboardInterrupt during its import into an ImportError. A signal that is
+    ignored, as under nohup, or that has another handler is left alone; so is SIGTERM in one of several processes, whose
+    launcher terminates those that wait for a failed one.
     """
     came: list[int] = []
 
@@ -107,9 +107,9 @@ def run_command(main: Callable[[], int | None]) -> int:
     """Run a command's `main` and turn its outcome into an exit code.
 
     Returns what `main` returned (None counts as 0), 2 after a `UserError` or without a package, 130 after Ctrl-C, 143
-    after SIGTERM. Any other exception is a defect of ours and keeps its traceback.
+    after SIGTERM. Any other exception is a bug and keeps its traceback.
     """
-    # One line of ours says what is wrong with a picture or video, not hundreds. Read when OpenCV is imported.
+    # OpenCV prints hundreds of lines about a broken picture or video; our error is one line. Read at OpenCV's import.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     with _interruptions() as came:
@@ -119,7 +119,7 @@ def run_command(main: Callable[[], int | None]) -> int:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        except BrokenPipeError:  # the reader of our output went away, as in `... | head`
+        except BrokenPipeError:  # the reader of our output has closed, as in `... | head`
             sys.stderr.close()
             return 1
         except (KeyboardInterrupt, Exception) as error:

@@ -1,5 +1,5 @@
-"""Files that are whole or not there: written beside their place, flushed to disk, then renamed. And text, JSON and
-YAML, which may come from strangers: only regular files up to a size are read, and whatever is wrong ends in one line.
+"""Atomic file writes (scratch file, flush to disk, rename), and bounded reads of text, JSON and YAML. Files may be
+untrusted: only regular files up to a size are read, and every problem raises a one-line `UserError`.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ DATA_BYTES = 1 << 31  # annotations; COCO's largest file has 0.5 GB
 WEIGHT_BYTES = 1 << 34  # a ResNet-152 with its optimiser has 1 GB
 
 MAX_YAML_DEPTH = 32
-MAX_YAML_VALUES = 20_000  # aliases unfolded; a skeleton of 1,000 joints has 8,000
-# What Python and PyYAML may trip over in a crafted file: `!!int abc`, `2001-13-45`, 5,000 digits, a thousand brackets.
+MAX_YAML_VALUES = 20_000  # with aliases expanded; a skeleton of 1,000 joints has 8,000
+# What Python and PyYAML may raise on a crafted file: `!!int abc`, `2001-13-45`, 5,000 digits, a thousand brackets.
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 @contextmanager
 def written_whole(path: str | os.PathLike, keep: int = 1) -> Iterator[Path]:
-    """Yield a scratch path in the same folder, made if need be; it takes `path`'s name when the block ends well.
+    """Yield a scratch path in the same folder, which is created if missing; on success it is renamed to `path`.
 
-    An older file of that name stays until then, and stays for good if the block fails.
+    An older file of that name stays until then, and is kept if the block fails.
 
     Args:
-        keep: how many files remain, the new one among them: <path>, and before it <path>.1, <path>.2, ...
+        keep: how many versions remain, the new one included: <path>, and before it <path>.1, <path>.2, ...
 
     Raises:
-        UserError: the folder does not take the file, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     path = Path(path)
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
@@ -69,7 +69,7 @@ def written_whole(path: str | os.PathLike, keep: int = 1) -> Iterator[Path]:
 
 
 def write_or_warn(write: Callable[..., None], *arguments: Any) -> bool:
-    """Call what writes a file; whether it could. If not, as on a full disk, a line says so and the work goes on."""
+    """Call a function that writes a file; returns whether it succeeded. On failure, as a full disk, it only warns."""
     try:
         write(*arguments)
     except UserError as error:
@@ -79,10 +79,10 @@ def write_or_warn(write: Callable[..., None], *arguments: Any) -> bool:
 
 
 def require_regular(path: str | os.PathLike, what: str, limit: int) -> None:
-    """Refuse what would never end, or fill the memory: pipes, devices, files larger than any of their kind.
+    """Raise for paths that would never end or exhaust the memory: pipes, devices, oversized files.
 
     Args:
-        what: it should be, as "configuration", for messages.
+        what: the kind of file, as "configuration", for messages.
         limit: in bytes.
 
     Raises:
@@ -92,7 +92,7 @@ def require_regular(path: str | os.PathLike, what: str, limit: int) -> None:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no such {what} file: {path}") from None
-    except (OSError, ValueError) as error:  # ValueError: NUL or half a character in the name
+    except (OSError, ValueError) as error:  # ValueError: NUL or a lone surrogate in the name
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{path} is a folder, not a {what} file")
@@ -111,7 +111,7 @@ def read_bytes(path: str | os.PathLike, what: str, limit: int) -> bytes:
     require_regular(path, what, limit)
     try:
         with open(path, "rb") as stream:
-            return stream.read(limit)  # what /proc shows has no size
+            return stream.read(limit)  # files in /proc report no size
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
@@ -129,18 +129,18 @@ def read_text(path: str | os.PathLike, what: str, limit: int = TABLE_BYTES) -> s
 
 
 def numbered(path: Path, number: int) -> Path:
-    """The name under which `written_whole` keeps the file from so many writings ago; 0 is the newest."""
+    """The name under which `written_whole` keeps the version of `number` writes ago; 0 is the newest."""
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
 def remove_scratch(folder: Path, name: str) -> None:
-    """Remove what a process that was killed while writing `name` left beside it."""
+    """Remove the scratch files of a process that was killed while writing `name`."""
     for scratch in folder.glob(f"{name}.*.part"):
         scratch.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a renaming last through a power failure; Windows does so by itself."""
+    """Make a rename survive a power failure; Windows does so by itself."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -150,7 +150,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def read_yaml(path: str | os.PathLike, what: str) -> Any:
-    """The content of a YAML file; `what` it is, as "configuration", for messages.
+    """The content of a YAML file; `what` is the kind of file, as "configuration", for messages.
 
     Raises:
         UserError: missing, unreadable, too large or not YAML.
@@ -159,10 +159,10 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
 
 
 def parse_yaml(text: str, where: str | os.PathLike) -> Any:
-    """What YAML text says; `where` it stands, for messages.
+    """Parse YAML text; `where` it comes from, for messages.
 
     Raises:
-        UserError: not YAML, nested without end, or aliases that unfold to more than any file of ours holds.
+        UserError: not YAML, nested too deeply, or more than `MAX_YAML_VALUES` values with aliases expanded.
     """
     import yaml  # here, so that an exported network runs without it
 
@@ -181,7 +181,7 @@ def _bounded_loader() -> type:
         def __init__(self, stream: str):
             super().__init__(stream)
             self.depth = 0
-            self.values: dict[int, int] = {}  # id of a node -> values in it, those of aliases once for each alias
+            self.values: dict[int, int] = {}  # id of a node -> number of values in it, counted again for every alias
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             alias = self.check_event(yaml.AliasEvent)
@@ -218,7 +218,7 @@ def read_json(path: str | os.PathLike, limit: int = DATA_BYTES) -> Any:
 
 
 def parse_json(text: str | bytes, where: str | os.PathLike, **hooks: Any) -> Any:
-    """What JSON text says, NaN and infinity included; `where` it stands, for messages.
+    """Parse JSON text, NaN and infinity included; `where` it comes from, for messages.
 
     Raises:
         UserError: not JSON.
@@ -232,7 +232,7 @@ def parse_json(text: str | bytes, where: str | os.PathLike, **hooks: Any) -> Any
 
 @contextmanager
 def _garbage_collection_paused() -> Iterator[None]:
-    """Millions of new lists make the collector walk over all of them time and again; JSON has no cycles to find."""
+    """Pause the collector, which would scan millions of new lists repeatedly; JSON has no cycles to collect."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -243,12 +243,12 @@ def _garbage_collection_paused() -> Iterator[None]:
 
 
 def size_text(count: float) -> str:
-    """A number of bytes for people, as "1.24 GB" or "3.5 MB"."""
+    """A human-readable number of bytes, as "1.24 GB" or "3.5 MB"."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON, arrays included, NaN and infinite numbers as null, whole or not at all."""
+    """Write JSON atomically, arrays included, NaN and infinite numbers as null."""
     import json_tricks
 
     text = json_tricks.dumps(finite_or_none(content), primitives=True, indent=1)
@@ -257,7 +257,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def finite_or_none(value: Any) -> Any:
-    """NaN and infinite numbers, such as a score of joints that are nowhere labelled, as None, which JSON has."""
+    """NaN and infinite numbers, such as a score of joints that are never labelled, as None, which JSON has."""
     if isinstance(value, dict):
         return {key: finite_or_none(item) for key, item in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):

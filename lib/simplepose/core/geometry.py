@@ -18,16 +18,16 @@ NO_BOX = "has no area, or a number that is NaN, infinite or beyond a million pix
 
 
 def as_boxes(boxes_xywh: Sequence[Sequence[float]], image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Check boxes that somebody gave; a single one may come without a list around it.
+    """Validate boxes from a caller; a single box may come without the outer list.
 
     Args:
         boxes_xywh: (P, 4) left, top, width, height in pixels.
 
     Returns:
-        boxes (P, 4) float64, and which share some of their area with the image (P,).
+        boxes (P, 4) float64, and for each whether it overlaps the image (P,).
 
     Raises:
-        UserError: no array of numbers (P, 4), or a box that `is_box` does not take.
+        UserError: not an array of numbers (P, 4), or a box that is invalid by `is_box`.
     """
     try:
         boxes = np.asarray(boxes_xywh, dtype=np.float64)
@@ -43,8 +43,8 @@ def as_boxes(boxes_xywh: Sequence[Sequence[float]], image_size_wh: tuple[int, in
 
 
 def is_box(box_xywh: Sequence[float]) -> bool:
-    """Whether left, top, width, height can be a box: with an area, and numbers that arithmetic survives."""
-    return bool(np.abs(box_xywh).max() <= MAX_BOX_PX and min(box_xywh[2:]) >= MIN_BOX_PX)  # NaN is not
+    """Whether left, top, width, height form a valid box: positive area, and no NaN, infinite or huge numbers."""
+    return bool(np.abs(box_xywh).max() <= MAX_BOX_PX and min(box_xywh[2:]) >= MIN_BOX_PX)  # False for NaN
 
 
 def box_to_crop(
@@ -95,7 +95,7 @@ def crop_affine(
 
 
 def patch_affine(affine: np.ndarray, left: int, top: int, step: int) -> np.ndarray:
-    """The affine from a patch of an image to the crop, (2, 3), of that from the image to the crop.
+    """The affine from a patch of an image to the crop, (2, 3), given the affine from the image to the crop.
 
     Patch pixel p is the mean of image pixels `left + step * p` and the `step - 1` that follow; its centre is the
     middle of them.

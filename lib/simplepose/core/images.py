@@ -1,6 +1,6 @@
-"""From an image to what the network sees: reading, cropping, colour order, scale, mean and deviation.
+"""Image preprocessing: reading, cropping, colour order, scale, mean and deviation.
 
-The only owner of these constants. Training, validation, inference and deployment all come through here.
+These constants are defined here alone. Training, validation, inference and deployment all use this module.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-MAX_WARP_SIDE = 32766  # pixels of an image that OpenCV 4 warps
+MAX_WARP_SIDE = 32766  # largest side in pixels that OpenCV 4 can warp
 MAX_IMAGE_PIXELS = 2**28  # 0.8 GB once decoded; the largest sensors of phones have 2 x 10^8
 MAX_IMAGE_BYTES = 2**29
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How a network wants its pixels: channel order and the divisor before mean and deviation."""
+    """A network's pixel format: channel order and the divisor before mean and deviation."""
 
     rgb: bool
     divisor: float
@@ -57,22 +57,22 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False, reduction: int
 
     Args:
         apply_exif: turn the image as its EXIF orientation says. Data sets are annotated on the image as stored.
-        reduction: 1, 2, 4 or 8; one pixel for so many in width and height, which a JPEG decodes faster.
+        reduction: 1, 2, 4 or 8; divides width and height while decoding, which is faster for a JPEG.
 
     Returns:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        UserError: missing, empty, too large, or not an image that OpenCV can decode whole.
+        UserError: missing, empty, too large, or not an image that OpenCV can decode completely.
     """
     data = _read_bytes(str(path))
     if not data:
         raise UserError(f"{path} is empty (0 bytes); replace it")
-    # OpenCV 4 fills what a cut-off JPEG lacks with grey and says nothing. Some cameras write a few bytes past the end.
+    # OpenCV 4 silently fills the missing part of a truncated JPEG with grey. Some cameras append a few bytes.
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
         raise UserError(f"{path} is a truncated JPEG ({len(data)} bytes, no end marker); fetch it again")
     width, height = _stated_size_wh(data)
-    if width * height > MAX_IMAGE_PIXELS:  # a file of 1 MB may state any size
+    if width * height > MAX_IMAGE_PIXELS:  # a small file may state any size
         raise UserError(f"{path} is too large: {width} x {height}, and at most {MAX_IMAGE_PIXELS} pixels are read")
     flags = REDUCED[reduction] if apply_exif else REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -87,20 +87,20 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False, reduction: int
 
 
 def as_image(image: Any) -> np.ndarray:
-    """An image as a program may have it, as (H, W, 3) uint8 BGR; what could mean several things is refused.
+    """Convert an image to (H, W, 3) uint8 BGR; ambiguous input raises.
 
     Args:
         image: a file (turned as its EXIF orientation says), a Pillow image (its pixels as they are), or an array of
             uint8: (H, W, 3) BGR, (H, W, 4) BGRA, (H, W) or (H, W, 1) gray. Transparency is ignored.
 
     Raises:
-        UserError: anything else, and how to make an image of it.
+        UserError: anything else; the message says how to convert it.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, apply_exif=True)
     if image is None:
         raise UserError("the image is None, which is what cv2.imread gives for a file that it cannot read")
-    pillow = sys.modules.get("PIL.Image")  # whoever has such an image has loaded it
+    pillow = sys.modules.get("PIL.Image")  # a caller that has such an image has imported Pillow
     if pillow and isinstance(image, pillow.Image):
         if image.mode == "F" or image.mode.startswith("I"):  # 16 or 32 bits, of unknown range
             raise UserError(f"a Pillow image of mode {image.mode} has no 8-bit pixels; scale it to 0 to 255, mode L")
@@ -135,7 +135,7 @@ def crop_image(image: np.ndarray, affine: np.ndarray, output_size_wh: tuple[int,
 def _visible_part(
     image: np.ndarray, affine: np.ndarray, output_size_wh: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of an image that a crop shows, of that every n-th pixel if it is still too large; and its affine."""
+    """The part of an image that a crop shows, every n-th pixel of it if it is still too large; and its affine."""
     width, height = output_size_wh
     corners = apply_affine(invert_affine(affine), np.array([[0, 0], [width, 0], [0, height], [width, height]], float))
     limits = np.array([image.shape[1], image.shape[0]])
@@ -178,14 +178,14 @@ def image_file(path: str) -> str:
 
 
 def _stated_size_wh(data: bytes) -> tuple[int, int]:
-    """Width and height as the file's header states them; (0, 0) of a format or file whose header is not understood."""
+    """Width and height as stated in the file's header; (0, 0) if the format or the header is unknown."""
 
     def number(at: int, size: int = 4, order: str = "big") -> int:
         return int.from_bytes(data[at : at + size], order)  # 0 past the end
 
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return number(16), number(20)
-    if data[:2] == b"\xff\xd8":  # JPEG: a chain of segments; what is between them is skipped, as decoders do
+    if data[:2] == b"\xff\xd8":  # JPEG: a chain of segments; bytes between them are skipped, as decoders do
         at = data.find(b"\xff", 2)
         while at >= 0:
             marker = number(at + 1, 1)
@@ -201,7 +201,7 @@ def _stated_size_wh(data: bytes) -> tuple[int, int]:
         return sides.get(256, 0), sides.get(257, 0)
     elif data[:2] == b"BM":
         high = number(22, 4, "little")
-        return number(18, 4, "little"), min(high, 2**32 - high)  # upside down, it is negative
+        return number(18, 4, "little"), min(high, 2**32 - high)  # negative for a bitmap stored top row first
     elif data[:4] == b"GIF8":
         return number(6, 2, "little"), number(8, 2, "little")
     elif data[4:8] == b"jP  " or data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000
@@ -215,20 +215,20 @@ def _read_bytes(path: str) -> bytes:
     try:
         if at:
             return _read_member(_open_zip(image_file(path), os.getpid()), member.lstrip("/"))
-        if os.path.exists(path) and not os.path.isdir(path):  # what else is wrong with the name, reading says
+        if os.path.exists(path) and not os.path.isdir(path):  # reading reports any other problem with the name
             require_regular(path, "image", MAX_IMAGE_BYTES)
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"no such image: {path}") from None
     except KeyError:
         raise UserError(f"{archive}.zip has no member {member!r}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: what zipfile cannot do
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: unsupported by zipfile
         raise UserError(f"{archive}.zip is not a readable zip file ({member}): {error}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not an image") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:  # NUL or half a character in the name
+    except ValueError as error:  # NUL or a lone surrogate in the name
         raise UserError(f"cannot read {path!r}: {error}") from None
 
 
@@ -246,7 +246,7 @@ def _read_member(archive: zipfile.ZipFile, member: str) -> bytes:
     if entry.file_size > MAX_IMAGE_BYTES:
         raise UserError(f"{where} is too large for an image: {size_text(entry.file_size)} unpacked")
     with archive.open(entry) as stream:
-        return stream.read(entry.file_size)  # with a number, no more than that is unpacked, whatever the file holds
+        return stream.read(entry.file_size)  # with a size, no more than that is unpacked, whatever the file holds
 
 
 @lru_cache(maxsize=8)

@@ -175,7 +175,7 @@ def load_skeleton(path: str | os.PathLike) -> Skeleton:
     """Read a skeleton from a YAML file: `joints` and `sigmas`, and if there are any `pairs`, `limbs` and a `name`.
 
     Raises:
-        UserError: missing file, not YAML, or a definition that does not hold together.
+        UserError: missing file, not YAML, or an inconsistent definition.
     """
     definition = read_yaml(path, "skeleton")
     if not isinstance(definition, dict):
@@ -190,7 +190,7 @@ def skeleton_from(definition: Any, where: str, needs_sigmas: bool = True) -> Ske
         definition: `name`; `joints`, names in the order of the annotations; `sigmas`, one number per joint or one
             for all; `pairs` as [left, right] and `limbs` as [one end, other end], by name, may be missing.
         where: the file, for messages.
-        needs_sigmas: False: there may be none at all, as for a network that is run and not scored.
+        needs_sigmas: False: they may be missing, as for a network that is run but not scored.
 
     Raises:
         UserError: an unknown key, a missing or repeated joint, a name that is no joint, a sigma that is not positive.

@@ -1,4 +1,4 @@
-"""Keypoints in COCO's format, its persons or any joints of your own: annotated boxes, or those of a detector.
+"""Reads keypoints in COCO's format, of persons or of custom joints, with annotated or detected boxes.
 
 COCO's coordinates are 0-based pixels already, so nothing is shifted here.
 """
@@ -44,7 +44,7 @@ class CocoAnnotations:
         categories: those that carry the skeleton's keypoints; just "person" in COCO.
         annotations: of these categories and images, crowds and persons without keypoints included: scoring needs
             them. Each has at least image_id, category_id, bbox, area, iscrowd, keypoints and num_keypoints.
-        keypoints, boxes: of these A annotations once more, (A, K, 3) and (A, 4).
+        keypoints, boxes: the same A annotations as arrays, (A, K, 3) and (A, 4).
     """
 
     path: Path
@@ -80,8 +80,8 @@ def load_coco(
         score_threshold: detections that score less are left out (TEST.IMAGE_THRE).
 
     Returns:
-        With annotated boxes, every person that is no crowd and has a keypoint, image by image. With detected boxes,
-        one sample a box in the file's order, its joints unlabelled.
+        With annotated boxes, every person that is not a crowd and has a keypoint, image by image. With detected boxes,
+        one sample per box in the file's order, its joints unlabelled.
 
     Raises:
         UserError: missing or malformed file, another skeleton's annotations, no persons.
@@ -115,7 +115,7 @@ def _file_name(image: dict[str, Any], image_set: str) -> Any:
 
 
 def read_coco(path: str | Path, skeleton: Skeleton) -> CocoAnnotations:
-    """Read and check an annotation file. Reading the same file again costs nothing.
+    """Read and check an annotation file. The last file read is cached.
 
     Raises:
         UserError: missing, not JSON, or not keypoints of this skeleton in COCO's format.
@@ -131,9 +131,9 @@ def read_coco(path: str | Path, skeleton: Skeleton) -> CocoAnnotations:
     return _read_coco(path, skeleton, (status.st_mtime_ns, status.st_size))
 
 
-@lru_cache(maxsize=1)  # the samples and the evaluator of a set both ask; train2017 should not stay behind
+@lru_cache(maxsize=1)  # shared by samples and evaluator of a set; one entry, so that train2017 is not kept
 def _read_coco(path: Path, skeleton: Skeleton, version: tuple[int, int]) -> CocoAnnotations:
-    del version  # a file that was written anew is another one
+    del version  # only part of the cache key: a file that was rewritten is read again
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise UserError(f"{path} is not in COCO's format: expected images, annotations and categories")
@@ -313,14 +313,14 @@ def read_results(path: str | Path) -> list[Any]:
 def sort_detections(
     entries: Sequence[Any], image_ids: Collection[int] | None, category_ids: Collection[int]
 ) -> tuple[list[dict[str, Any]], dict[str, list[int]]]:
-    """Part the usable detections from the others.
+    """Separate usable detections from faulty ones.
 
     Args:
         image_ids: of the set; None accepts every image.
         category_ids: wanted categories.
 
     Returns:
-        The usable entries, and the places of the others by kind.
+        The usable entries, and the indices of the others by kind of fault.
     """
     kept, faults = [], defaultdict(list)
     for place, entry in enumerate(entries):
@@ -351,7 +351,7 @@ def _detection_fault(entry: Any, image_ids: Collection[int] | None, category_ids
 def describe_faults(faults: dict[str, list[int]], entries: Sequence[Any]) -> str:
     """As "7 of another category, 2 with a box of no size, of 99 entries; entry 3 is {...}", most frequent first.
 
-    The entry shown is the first one that is wrong in another way than of another category, if there is any.
+    The entry shown is the first one with a fault other than another category, if there is any.
     """
     kinds = sorted(faults, key=lambda kind: -len(faults[kind]))
     told = f"{', '.join(f'{len(faults[kind])} {kind}' for kind in kinds)}, of {len(entries)} entries"

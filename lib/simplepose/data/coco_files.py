@@ -1,4 +1,4 @@
-"""Cutting and joining files in COCO's format, so that what is left still belongs together.
+"""Subsets and merges files in COCO's format, keeping images and annotations consistent.
 
 Every function takes parsed JSON and returns new lists; the entries themselves are shared, not copied.
 """
@@ -46,7 +46,7 @@ def draw_images(content: Content, count: int, seed: int = 0) -> list[int]:
 
 
 def keep_category(content: Content, name: str = "person") -> Content:
-    """Annotations of one category and the images that show it; without outlines, which are most of a file's bytes.
+    """Annotations of one category and the images that show it; without segmentations, which are most of a file's bytes.
 
     Raises:
         UserError: a category that the file does not have.
@@ -82,8 +82,8 @@ def merge_detections(files: Iterable[Sequence[dict[str, Any]]]) -> tuple[list[di
     """The entries of several detection files, each once.
 
     Returns:
-        The entries in the files' order, and how many were left out because image, category and box were there
-        already with another or the same score; the first stays.
+        The entries in the files' order, and how many duplicates were dropped: entries whose image, category and box
+        had occurred before, with whatever score. The first one is kept.
     """
     merged, repeated = {}, 0
     for entries in files:

@@ -1,11 +1,12 @@
-"""Crop cache: of every training photograph only what augmentation can show of each person, ready as pixels.
+"""Crop cache: for each training person the decoded image patch that augmentation can show.
 
 A patch is cut out of the image once; a crop is then warped from the patch instead of the decoded photograph. Where
-even the smallest crop has two or more image pixels to one of its own, the patch is averaged down by that whole
-number. Elsewhere patch and image give the same crop, but for pixels here and there that round one grey level apart.
+even the smallest crop has two or more image pixels per crop pixel, the patch is downscaled by averaging with that
+integer factor. Elsewhere patch and image give the same crop, except that a few pixels round one grey level apart.
 
-A cache is two files named after a digest of everything that they depend on: pixels one patch after the other, and
-where each begins. What has changed since (a photograph, a box, a setting) has another digest, and so another cache.
+A cache is two files named after a digest of everything that they depend on: the pixels, patch after patch, and an
+index of where each patch begins. Any change (a photograph, a box, a setting) changes the digest, so a new cache is
+built.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ logger = logging.getLogger("simplepose")
 
 VERSION = 1  # of the files' layout; part of the digest
 BILINEAR_MARGIN = 2  # pixels around what a crop shows: interpolation looks at the next one
-SAMPLED_SIZES = 64  # photographs looked at to foretell the cache's size
+SAMPLED_SIZES = 64  # photographs sampled to estimate the cache's size
 
 INDEX = np.dtype(  # of one patch
     [
@@ -45,7 +46,7 @@ INDEX = np.dtype(  # of one patch
         ("height", np.int32),
         ("left", np.int32),  # of the patch in the image, in image pixels
         ("top", np.int32),
-        ("step", np.int32),  # image pixels to one of the patch
+        ("step", np.int32),  # image pixels per patch pixel
         ("checksum", np.uint32),
     ]
 )
@@ -53,7 +54,7 @@ INDEX = np.dtype(  # of one patch
 
 @dataclass(frozen=True)
 class Region:
-    """What a person's crops can show, in image pixels, right and bottom exclusive; `step` of them to one of a patch."""
+    """What a person's crops can show, in image pixels, right and bottom exclusive; `step` of them per patch pixel."""
 
     left: int
     top: int
@@ -67,13 +68,13 @@ class Region:
 
 
 def shown_region(sample: PoseSample, settings: AugmentationSettings, size_wh: tuple[int, int]) -> Region:
-    """The part of the image that any augmentation of a person can show, before it is cut at the image's edges.
+    """The part of an image that any augmentation of a person can show, before it is clipped to the image.
 
     Args:
         settings: bounds of scale and rotation.
         size_wh: of the network input.
     """
-    pixels = sample.size[0] / size_wh[0]  # image pixels to one of the crop, at scale 1
+    pixels = sample.size[0] / size_wh[0]  # image pixels per crop pixel, at scale 1
     half = 0.5 * np.array(size_wh) * pixels * (1 + settings.scale_factor)
     if settings.rotation_factor:
         half[:] = np.hypot(*half)
@@ -83,9 +84,9 @@ def shown_region(sample: PoseSample, settings: AugmentationSettings, size_wh: tu
 
 
 def cut_patch(image: np.ndarray, region: Region) -> tuple[np.ndarray, Region]:
-    """Cut a region out of an image (H, W, 3) and average it down by its step; the region that was there to be cut.
+    """Cut a region out of an image (H, W, 3) and downscale it by its step; returns it with the region inside the image.
 
-    Of a person beside the image a pixel of its edge is left, which no crop shows.
+    For a person outside the image one edge pixel is kept, which no crop shows.
     """
     height, width = image.shape[:2]
     left, top = min(max(region.left, 0), width - 1), min(max(region.top, 0), height - 1)
@@ -95,7 +96,7 @@ def cut_patch(image: np.ndarray, region: Region) -> tuple[np.ndarray, Region]:
     if step > 1:
         patch_w, patch_h = cut.patch_size_wh
         below, beside = patch_h * step - patch.shape[0], patch_w * step - patch.shape[1]
-        patch = cv2.copyMakeBorder(patch, 0, below, 0, beside, cv2.BORDER_REPLICATE)  # whole blocks
+        patch = cv2.copyMakeBorder(patch, 0, below, 0, beside, cv2.BORDER_REPLICATE)  # pad to whole blocks
         patch = cv2.resize(patch, (patch_w, patch_h), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(patch), cut
 
@@ -120,7 +121,7 @@ class CropCache:
         if not height:
             return None
         flat = self._pixels[entry["offset"] : entry["offset"] + height * width * 3]
-        if not self._checked[row]:  # once a run: it takes as long as the crop
+        if not self._checked[row]:  # once per run: checking takes as long as cropping
             if zlib.crc32(flat) != entry["checksum"]:
                 self._give_up()
                 return None
@@ -128,7 +129,7 @@ class CropCache:
         return flat.reshape(height, width, 3), (int(entry["left"]), int(entry["top"]), int(entry["step"]))
 
     def _give_up(self) -> None:
-        """Say once that the cache is damaged, and see to it that the next run makes it anew."""
+        """Warn once that the cache is damaged, and make the next run rebuild it."""
         if not self._told:
             self._told = True
             _index_path(self._path).unlink(missing_ok=True)
@@ -145,17 +146,17 @@ def open_crop_cache(
     size_wh: tuple[int, int],
     workers: int,
 ) -> CropCache:
-    """The cache of these samples, made if it is not there or not whole.
+    """Open the cache of these samples; it is built if it is missing or incomplete.
 
-    Several processes that want the same cache wait for the first one to make it.
+    Processes that need the same cache wait for the first one to build it.
 
     Args:
         folder: of all caches, DATASET.CACHE.
-        settings, size_wh: what crops will be made.
-        workers: threads that make it.
+        settings, size_wh: augmentation and size of the crops.
+        workers: threads that build it.
 
     Raises:
-        UserError: no room for the cache, or no photograph that can be read. One that cannot is left out.
+        UserError: not enough disk space, or no photograph can be read. Some unreadable ones are skipped.
     """
     folder = Path(folder)
     pixels = folder / f"{_digest(samples, settings, size_wh)}.pixels"
@@ -216,7 +217,7 @@ def _make(pixels: Path, samples: Sequence[PoseSample], regions: Sequence[Region]
     _announce(pixels, by_image, regions)
 
     def cut(image: str, rows: list[int]) -> list[tuple[int, np.ndarray, Region]]:
-        photograph = _read_or_none(image)  # whoever wants this person will find the same, and say so
+        photograph = _read_or_none(image)  # loading this person later fails in the same way, and reports it
         return [] if photograph is None else [(row, *cut_patch(photograph, regions[row])) for row in rows]
 
     index = np.zeros(len(samples), INDEX)
@@ -232,7 +233,7 @@ def _make(pixels: Path, samples: Sequence[PoseSample], regions: Sequence[Region]
 
 
 def _announce(pixels: Path, by_image: dict[str, list[int]], regions: Sequence[Region]) -> None:
-    """Say how large the cache will be, about; refuse if the disk has no room for it."""
+    """Log the estimated size of the cache; raise if the disk has too little space."""
     images = list(by_image)
     looked_at = images[:: max(1, len(images) // SAMPLED_SIZES)]
     sampled = []
@@ -263,7 +264,7 @@ def _read_or_none(image: str) -> np.ndarray | None:
 
 
 def _in_threads(cut, by_image: dict[str, list[int]], workers: int) -> Iterator[list]:
-    """Results in the images' order, a few images ahead."""
+    """Results in the images' order, computed a few images ahead."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         waiting = []
         try:
@@ -280,7 +281,7 @@ def _in_threads(cut, by_image: dict[str, list[int]], workers: int) -> Iterator[l
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One process at a time; a process that dies lets go. Without such locks (Windows) each makes its own copy."""
+    """One process at a time; the lock ends with its process. Without such locks (Windows) each builds a copy."""
     try:
         import fcntl
     except ImportError:

@@ -47,14 +47,14 @@ class PoseDataset:
         samples: the persons.
         skeleton: of their joints.
         codec: draws the targets; its image size is that of the crops.
-        input_format: see preprocessing.INPUT_FORMATS.
+        input_format: one of `core.images.INPUT_FORMATS`.
         augmentation: None for validation.
         seed: with the epoch and the sample's row, fixes the augmentation of every crop.
-        cache: of these samples' surroundings; None reads the images.
-        reduced_decode: decode an image at 1/2, 1/4 or 1/8 where a crop is at least that much coarser. Faster, and
-            pixels are averaged that a plain crop skips.
-        max_bad: how many images may be unreadable. Each is named once, and the sample of the next row that can be read
-            takes its place; with one more, reading them ends in an error.
+        cache: the crop cache of these samples; None reads the images.
+        reduced_decode: decode an image at 1/2, 1/4 or 1/8 where a crop is at least that much coarser. Faster, but it
+            averages pixels that a plain crop skips.
+        max_bad: how many images may be unreadable. Each is reported once and replaced by the sample of the next
+            readable row; one more raises an error.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PoseDataset:
         sample = self.samples[index]
         drawn = NO_AUGMENTATION
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, epoch, index))  # not one stream: workers run in any order
+            rng = np.random.default_rng((self.seed, epoch, index))  # one generator per sample: workers run in any order
             drawn = sample_augmentation(rng, self.augmentation)
         affine = crop_affine(
             sample.center, sample.size[0] * drawn.scale, drawn.rotation_deg, self.codec.image_size_wh, drawn.flip
@@ -112,7 +112,7 @@ class PoseDataset:
         """A person's crop, (H, W, 3) uint8 BGR, by the affine from image to crop."""
         cached = self.cache.patch(index) if self.cache else None
         if cached is None:
-            coarseness = 1 / np.sqrt(abs(np.linalg.det(affine[:, :2])))  # image pixels to one of the crop
+            coarseness = 1 / np.sqrt(abs(np.linalg.det(affine[:, :2])))  # image pixels per crop pixel
             reduction = max(r for r in REDUCED if r <= max(1, coarseness)) if self.reduced_decode else 1
             cached = read_image(self.samples[index].image, reduction=reduction), (0, 0, reduction)
         pixels, place = cached

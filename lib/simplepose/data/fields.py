@@ -1,5 +1,5 @@
-"""Fields of JSON entries, checked: numbers, ids and names of images. Whole columns at once; only if something is wrong
-are the entries walked through, so that the error can name the one.
+"""Validates fields of JSON entries: numbers, ids and image names. Whole columns are checked at once; only after a
+failure are the entries visited one by one, so that the error can name the faulty one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def numbers_of(
     Args:
         where: file and list, for messages, as "valid.json: entry".
         low, high: bounds, inclusive.
-        rows: of the entries in the file; None: as they are counted here.
+        rows: indices of the entries in the file; None: 0 to N - 1.
 
     Raises:
         UserError: an entry without the field, of another shape, or with something that is not a number in the bounds.
@@ -41,7 +41,7 @@ def numbers_of(
             return values.reshape(0, *shape)
         is_number = values.dtype.kind in "biuf"  # not text, which may be "12"
         if is_number and values.shape == (len(entries), *shape) and ((values >= low) & (values <= high)).all():
-            return values.astype(np.float64)  # no NaN: it is in no bounds
+            return values.astype(np.float64)  # excludes NaN, which is within no bounds
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
     for row, entry in zip(rows or range(len(entries)), entries):
@@ -52,7 +52,7 @@ def numbers_of(
         fault = _first_fault(entry[field], shape, field, low, high)
         if fault:
             raise UserError(f"{where} {row}: {fault}")
-    raise UserError(f"{where}s: {field} must be {' x '.join(map(str, shape)) or 'one'} numbers each")  # never seen
+    raise UserError(f"{where}s: {field} must be {' x '.join(map(str, shape)) or 'one'} numbers each")  # not expected
 
 
 def _first_fault(value: Any, shape: tuple[int, ...], name: str, low: float, high: float) -> str | None:

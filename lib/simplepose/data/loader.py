@@ -35,7 +35,7 @@ class BatchSampler:
 
     @property
     def order(self) -> dict[str, int | bool]:
-        """What an epoch's batches follow from; one that was stopped amid it can go on only in the same order."""
+        """What determines an epoch's batches; an interrupted epoch can be resumed only with the same values."""
         return {
             "iterations": len(self),
             "samples": self.length,
@@ -56,10 +56,10 @@ class BatchSampler:
 
 
 class DistributedBatches:
-    """The batches of an evaluation, in order, dealt out to the processes one by one.
+    """The batches of an evaluation, in order, distributed over the processes in turn.
 
-    Every batch is the one that a single process would make: nobody is predicted twice, and the scores are the same to
-    the last digit. A process may get none.
+    Every batch is the one that a single process would make: no sample is predicted twice, and the scores are the same
+    to the last digit. A process may get none.
     """
 
     def __init__(self, length: int, batch_size: int, rank: int = 0, num_ranks: int = 1):
@@ -80,7 +80,7 @@ class DistributedBatches:
 
 
 class FirstBatches:
-    """The first few batches of a sampler's every epoch."""
+    """The first `count` batches of each epoch of a sampler."""
 
     def __init__(self, sampler: BatchSampler | DistributedBatches, count: int):
         self.sampler = sampler
@@ -94,10 +94,10 @@ class FirstBatches:
 
 
 class BatchLoader:
-    """Iterates over an epoch's batches, made ahead of time by `workers` threads (0: made when asked for).
+    """Iterates over an epoch's batches, made ahead of time by `workers` threads (0: made on demand).
 
-    Threads, not processes: nearly all the time goes into OpenCV's decoding and warping, which run outside of
-    Python's lock. Nothing is copied between processes, and an error arrives as itself.
+    Threads, not processes: nearly all the time goes into OpenCV's decoding and warping, which release the GIL.
+    Nothing is copied between processes, and exceptions arrive unchanged.
     """
 
     def __init__(self, dataset: PoseDataset, sampler: BatchSampler | DistributedBatches | FirstBatches, workers: int):
@@ -109,7 +109,7 @@ class BatchLoader:
         return len(self.sampler)
 
     def take(self, count: int) -> BatchLoader:
-        """One of the first `count` batches of every epoch, or of as many as there are."""
+        """A loader of the first `count` batches of every epoch, or of all if there are fewer."""
         return BatchLoader(self.dataset, FirstBatches(self.sampler, count), self.workers)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
@@ -124,7 +124,7 @@ class BatchLoader:
             pending: deque = deque()
             for indices in batches:
                 pending.append(pool.submit(self.dataset.load_batch, indices, epoch))
-                if len(pending) > self.workers:  # one batch in each worker's hands and one ready
+                if len(pending) > self.workers:  # one batch in work for each worker and one ready
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -1,4 +1,4 @@
-"""MPII Human Pose in the JSON form of the original release. Its 1-based coordinates and its 200-pixel unit end here."""
+"""Reads MPII Human Pose in the JSON form of the original release; converts its 1-based coordinates and 200-px unit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simplepose.data.fields import MAX_PIXELS, image_paths, numbers_of
 from simplepose.data.sample import PoseSample, is_test_set
 
 PIXELS_PER_SCALE = 200  # MPII's `scale` is a person's height in units of 200 pixels
-MIN_SCALE = 1e-3  # a fifth of a pixel: smaller ones are no person
+MIN_SCALE = 1e-3  # a fifth of a pixel: anything smaller is not a person
 CENTER_DROP = 15  # pixels per scale: the annotated centre sits high, this keeps feet in the crop
 
 
@@ -31,7 +31,7 @@ def load_mpii(root: str | Path, image_set: str, data_format: str = "jpg") -> lis
         One sample per annotated person, in the file's order (that of gt_<image_set>.mat).
 
     Raises:
-        UserError: missing or malformed file, a joint count that is not 16, a number that is none, no persons.
+        UserError: missing or malformed file, a joint count that is not 16, a value that is not a number, no persons.
     """
     path = Path(root) / "annot" / f"{image_set}.json"
     entries = _read_entries(path)

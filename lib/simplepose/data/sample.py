@@ -40,8 +40,8 @@ def is_test_set(image_set: str) -> bool:
 def select_well_framed(samples: Iterable[PoseSample]) -> list[PoseSample]:
     """Keep persons whose labelled joints are centred in their crop (DATASET.SELECT_DATA).
 
-    The closeness of the joints' mean to the crop's centre, on COCO's OKS scale, must beat a bar that rises with
-    the number of labelled joints. Source: `select_data` of the original.
+    The closeness of the joints' mean to the crop's centre, on COCO's OKS scale, must exceed a threshold that rises
+    with the number of labelled joints. Source: `select_data` of the original.
     """
     selected = []
     for sample in samples:

@@ -294,7 +294,7 @@ def _draw_head(pen: _Pen, joints: np.ndarray, look: dict, h: float) -> None:
         pen.blob([(at(x, -0.04), 0.095 * unit)], dark)
         pen.blob([(at(1.5 * x, -0.36), 0.13 * unit)], cheek)
     smile = np.stack([at(x, -0.66 + 0.7 * x * x) for x in np.linspace(-0.42, 0.42, 9)])
-    pen.polygon(smile, (70, 50, 170) if sum(skin) > 330 else (236, 238, 246))  # seen on any skin
+    pen.polygon(smile, (70, 50, 170) if sum(skin) > 330 else (236, 238, 246))  # visible on any skin colour
 
 
 def _draw_person(pen: _Pen, joints: np.ndarray, look: dict, height_px: float) -> None:
@@ -445,7 +445,7 @@ def _city(pen: _Pen, rng: np.random.Generator, horizon: float) -> None:
 
 
 def _scatter_things(pen: _Pen, rng: np.random.Generator, horizon: float) -> None:
-    """Balls, presents and balloons: clutter that no one takes for an arm."""
+    """Balls, presents and balloons: clutter that does not look like an arm."""
     for _ in range(rng.integers(1, 6)):
         x, y, size = rng.uniform(0, pen.width), rng.uniform(horizon + 20, pen.height), rng.uniform(5, 12)
         color, other = _hsv(rng.random(), 0.45, 0.9), _hsv(rng.random(), 0.3, 1.0)
@@ -507,7 +507,7 @@ def _place(
         if overlap < 0.06:
             break
         height_px = max(0.97 * height_px, 80.0)
-    if best is None:  # all tries cut the head off: go to the middle, whole
+    if best is None:  # every try cut the head off: place it in the middle, fully visible
         height_px = min(height_px, (0.9 * size_wh / (np.ptp(pose, axis=0) + 0.14)).min())
         offset = size_wh / 2 - (pose.min(axis=0) + pose.max(axis=0)) / 2 * height_px
         corners = np.stack([pose.min(axis=0) - 0.07, pose.max(axis=0) + 0.07]) * height_px + offset
@@ -516,7 +516,7 @@ def _place(
 
 
 def _annotate(rng: np.random.Generator, joints: np.ndarray, height_px: float, size_wh: np.ndarray) -> dict:
-    """What an annotator would write down about one figure; joints (16, 2) in pixels."""
+    """The annotation of one figure; joints (16, 2) in pixels."""
     low, high = joints.min(axis=0), joints.max(axis=0)
     extent_px = max((high - low).max() + 0.1 * height_px, 0.85 * height_px)
     scale = extent_px * rng.uniform(0.95, 1.15) / PIXELS_PER_SCALE
@@ -599,12 +599,12 @@ def _write_ground_truth(path: Path, entries: list[dict], head_boxes: list[np.nda
             "headboxes_src": np.round(np.stack(head_boxes, axis=-1) + 1, 2),  # (2, 2, N)
         },
     )
-    header = b"MATLAB 5.0 MAT-file, simplepose mini data set".ljust(116)  # savemat puts the time of day there
+    header = b"MATLAB 5.0 MAT-file, simplepose mini data set".ljust(116)  # savemat writes the current time there
     path.write_bytes(header + buffer.getvalue()[116:])
 
 
 def _people_per_image(rng: np.random.Generator, images: int, persons: int | None, what: str) -> list[int | None]:
-    """How many figures each picture shows; None leaves it to the picture."""
+    """How many figures each picture shows; None: drawn at random by the picture."""
     if persons is None:
         return [None] * images
     if not images <= persons <= 3 * images:
@@ -647,7 +647,7 @@ def _write_set(root: Path, recipe: dict) -> None:
 
 
 def _holds_set(root: Path, recipe: dict) -> bool:
-    """Is this very set already at root? False if there is nothing; UserError if there is anything else."""
+    """Whether root already holds exactly this set. False if root is missing or empty; UserError for anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
@@ -680,10 +680,10 @@ def write_mini_mpii(
     """Draw a data set: ``root/annot/{train,valid,trainval,test}.json, gt_valid.mat``, ``root/images/*.jpg``.
 
     ``train_persons`` and ``valid_persons`` fix the number of annotated people (one to three an image); None
-    leaves it to chance. The same arguments give the same annotation bytes and, under one OpenCV version, the
-    same pixels. The set is drawn in a hidden folder beside root and renamed when whole.
+    draws it at random. The same arguments give the same annotation bytes and, under one OpenCV version, the
+    same pixels. The set is drawn in a hidden folder beside root and renamed when complete.
 
-    Returns True if it was written, False if root already holds this very set (then nothing is touched).
+    Returns True if it was written, False if root already holds exactly this set (then nothing is touched).
     Raises UserError if root holds anything else or a number is out of range.
     """
     root = Path(root)
@@ -709,7 +709,7 @@ def write_mini_mpii(
         draft.mkdir()
         _write_set(draft, recipe)
         if target.exists():
-            target.rmdir()  # empty: _holds_set has looked
+            target.rmdir()  # empty, as _holds_set has checked
         os.rename(draft, target)
     return True
 

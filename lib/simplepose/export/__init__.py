@@ -1,1 +1,1 @@
-"""Networks for other runtimes."""
+"""Export of networks for other runtimes."""

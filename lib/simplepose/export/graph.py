@@ -1,8 +1,8 @@
-"""The network with its arithmetic around it, as one Paddle layer to export: normalisation in front, flip test and
-decoding behind. Whoever runs such a file in C++, Java or JavaScript writes none of them.
+"""The network with its pre- and postprocessing as one Paddle layer to export: normalisation in front, flip test and
+decoding behind. Programs in C++, Java or JavaScript that run such a file need to implement none of them.
 
-Each part says the same as its numpy original (`preprocessing.normalize`, `inference.predict_heatmaps`,
-`HeatmapCodec.decode`), in operations that ONNX Runtime, OpenVINO, OpenCV 5 and Paddle Inference have.
+Each part computes the same as its numpy original (`core.images.normalize`, `inference.network.predict_heatmaps`,
+`HeatmapCodec.decode`), with operations that ONNX Runtime, OpenVINO, OpenCV 5 and Paddle Inference support.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from simplepose.inference.network import PoseNetwork
 
 
 class GraphNetwork(nn.Layer):
-    """A network with what `pose.graph` asks for around it.
+    """A network with the pre- and postprocessing that `pose.graph` asks for.
 
     Args:
         model: (N, 3, H, W) float32 -> (N, K, h, w) float32; it is put into eval mode.
-        pose: says how `model` is fed and read.
+        pose: describes preprocessing and decoding of `model`.
     """
 
     def __init__(self, model: nn.Layer, pose: PoseNetwork):
@@ -58,7 +58,7 @@ class GraphNetwork(nn.Layer):
         return 0.5 * (both[:num] + mirrored)
 
     def mirror(self, x: Tensor) -> Tensor:
-        """Left to right. The exporter flips axes of known length only."""
+        """Left to right. The exporter flips only axes of known length."""
         return x[:, :, :, ::-1] if self.options.dynamic_size else paddle.flip(x, [3])
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ class GraphNetwork(nn.Layer):
         if self.options.post_process:
             inside = (x > 1).astype("int64") * (x < width - 1).astype("int64")
             inside = inside * (y > 1).astype("int64") * (y < height - 1).astype("int64")
-            index = index * inside + (1 - inside) * (width + 1)  # elsewhere anywhere harmless, as in HeatmapCodec
+            index = index * inside + (1 - inside) * (width + 1)  # at the border any valid index, as in HeatmapCodec
             neighbours = paddle.stack([index + 1, index - 1, index + width, index - width], axis=2)
             values = paddle.take_along_axis(flat, neighbours, axis=2)  # (N, K, 4): right, left, below, above
             slope = paddle.stack([values[:, :, 0] - values[:, :, 1], values[:, :, 2] - values[:, :, 3]], axis=2)

@@ -1,6 +1,6 @@
-"""Export: a Paddle network as an ONNX file that says what it is, or in the format of Paddle Inference.
+"""Exports a Paddle network as an ONNX file that describes itself, or in the format of Paddle Inference.
 
-Nothing is fetched or installed along the way.
+Nothing is downloaded or installed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from paddle import nn
 
-OPSET = 13  # the first that quantises weights channel by channel
+OPSET = 13  # the first with a scale per channel in quantised weights
 OPSETS = range(11, 22)  # what paddle2onnx writes such a network in
 DESCRIPTION_SUFFIX = ".simplepose.json"  # beside a network in Paddle's format, which has no place for metadata
 PROGRAM_SUFFIXES = (".json", ".pdmodel")  # Paddle 3's, Paddle 2's
@@ -34,20 +34,20 @@ PROGRAM_SUFFIXES = (".json", ".pdmodel")  # Paddle 3's, Paddle 2's
 def export_onnx(
     model: nn.Layer, path: str | os.PathLike, pose: PoseNetwork, metadata: dict[str, Any], opset: int = OPSET
 ) -> None:
-    """Write a network as ONNX; the batch is free.
+    """Write a network as ONNX; any batch size works.
 
     Its input is called `image`, its output `heatmaps`, or `keypoints` and `scores`: see `GraphOptions`.
 
     Args:
         model: it is put into eval mode.
-        pose: how the network is fed and read, and in `pose.graph` what of that becomes part of the graph. `pose.run`
-            is not looked at.
-        metadata: what else is worth knowing. Stored with `pose.description()` as JSON in the file's metadata_props,
+        pose: the network's preprocessing and decoding; `pose.graph` says which of it becomes part of the graph.
+            `pose.run` is not used.
+        metadata: further entries. Stored with `pose.description()` as JSON in the file's metadata_props,
             under `METADATA_KEY`.
         opset: of ONNX, one of `OPSETS`.
 
     Raises:
-        UserError: a package is missing, the exporter failed, or the folder does not take the file.
+        UserError: a package is missing, the exporter failed, or the folder is not writable.
     """
     onnx, paddle2onnx = require("onnx"), require("paddle2onnx")
     if opset not in OPSETS:
@@ -66,7 +66,7 @@ def export_onnx(
         with quiet(1) as said:
             parameters = str(program.with_suffix(".pdiparams"))
             paddle2onnx.export(str(program), parameters, str(raw), opset, **arguments)
-        if not raw.is_file():  # the exporter reports its exceptions, and goes on
+        if not raw.is_file():  # the exporter only prints its exceptions
             reason = (said.getvalue().strip().splitlines() or ["it gave no reason"])[-1]
             raise UserError(f"paddle2onnx wrote no file for {path}: {reason}")
         _fold(raw, folded)
@@ -103,7 +103,7 @@ def export_paddle(model: nn.Layer, path: str | os.PathLike, pose: PoseNetwork, m
 
 
 def describe(network: ModelProto, metadata: dict[str, Any]) -> None:
-    """Store metadata in an ONNX network, in place of what it said before."""
+    """Store metadata in an ONNX network, replacing earlier ones."""
     import onnx
 
     onnx.helper.set_model_props(network, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
@@ -115,7 +115,7 @@ def described(network: ModelProto) -> dict[str, Any]:
 
 
 def require(package: str) -> Any:
-    """A package that only exporting needs.
+    """Import a package that only exporting needs.
 
     Raises:
         UserError: it is not installed.
@@ -142,9 +142,9 @@ def _save_program(model: nn.Layer, pose: PoseNetwork, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def quiet(*descriptors: int) -> Iterator[io.StringIO]:
-    """Without the chatter of exporters, which comes from Python and from C++ (file descriptors 1 and 2).
+    """Suppress what exporters print, from Python and from C++ (file descriptors 1 and 2).
 
-    Yields what Python said. An exporter that ends the whole process says why on descriptor 2.
+    Yields the captured Python output. An exporter that aborts the process gives the reason on descriptor 2.
     """
     said = io.StringIO()
     previous = logging.root.manager.disable
@@ -167,7 +167,7 @@ def quiet(*descriptors: int) -> Iterator[io.StringIO]:
 def _fold(path: Path, folded: Path) -> None:
     """Compute what is constant and merge batch norms into convolutions, in standard ONNX operators.
 
-    Older OpenCV and the quantiser need it so; everybody else would do it at every start.
+    Older OpenCV and the quantiser require it; other runtimes would do it at every start.
     """
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -178,7 +178,7 @@ def _fold(path: Path, folded: Path) -> None:
 
 
 def _name(network: ModelProto, pose: PoseNetwork) -> None:
-    """Give inputs, outputs and nodes names to rely on, and outputs their shapes; the exporter numbers them."""
+    """Give inputs, outputs and nodes stable names, and outputs their shapes; the exporter only numbers them."""
     graph, options = network.graph, pose.graph
     joints, (width, height) = pose.skeleton.num_joints, pose.codec.heatmap_size_wh
     if options.decode:

@@ -1,7 +1,7 @@
-"""Parity: does an exported network find what the network it came from finds? Heatmaps and keypoints, crop by crop.
+"""Parity: does an exported network give the same heatmaps and keypoints as the original? Compared crop by crop.
 
-A keypoint sits where its heatmap is highest. Where two cells are as good as equal, or a slope as good as flat, the
-last bit of a float decides, and no two libraries agree on that bit: such keypoints are listed, not counted as wrong.
+A keypoint is the maximum of its heatmap. Where two cells are nearly equal, or a slope nearly flat, the last bit of a
+float decides, and no two libraries agree on that bit: such keypoints are listed, but do not count as wrong.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from simplepose.inference.sources import ImageFiles
     from simplepose.training.evaluation import Evaluator
 
-MAX_RELATIVE_DIFFERENCE = 1e-3  # of float32 heatmaps, in parts of the highest heatmap value
+MAX_RELATIVE_DIFFERENCE = 1e-3  # of float32 heatmaps, relative to the highest heatmap value
 MOVED_PX = 0.1  # a keypoint further away than this, in input pixels, has moved
 BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class MovedKeypoint:
-    """A keypoint that the two networks see in different places.
+    """A keypoint that the two networks place differently.
 
     Attributes:
-        crop, joint: which.
+        crop, joint: index of the crop and name of the joint.
         distance_px: between the two, in input pixels.
         margin: by how much the original's heatmap favours its own place.
     """
@@ -55,10 +55,10 @@ class Parity:
         crops, keypoints: how many were compared.
         compared: "heatmaps", or "scores", the heatmaps' maxima, if the exported network decodes.
         max_difference, mean_difference: of these.
-        max_relative_difference: the greatest of them in parts of the original's highest value.
+        max_relative_difference: the largest of them, relative to the original's highest value.
         mean_shift_px, max_shift_px: between keypoints, in input pixels.
-        near_ties: keypoints moved by more than `MOVED_PX` by a margin that is not above `max_difference`.
-        moved: those moved without that excuse.
+        near_ties: keypoints moved by more than `MOVED_PX` whose margin is at most `max_difference`.
+        moved: the other keypoints moved by more than `MOVED_PX`.
     """
 
     crops: int
@@ -74,17 +74,17 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether two float32 networks are the same one."""
+        """Whether two float32 networks count as the same."""
         return self.max_relative_difference <= MAX_RELATIVE_DIFFERENCE and not self.moved  # NaN does not pass
 
     def record(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """All figures as JSON values."""
         return {**asdict(self), "passed": self.passed}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A network on N crops: heatmaps (N, K, h, w) or None, joints (N, K, 2) in input pixels, scores (N, K)."""
+    """A network's output on N crops: heatmaps (N, K, h, w) or None, joints (N, K, 2) in input pixels, scores (N, K)."""
 
     heatmaps: np.ndarray | None
     joints: np.ndarray
@@ -92,7 +92,7 @@ class Answer:
 
 
 def ask(network: PoseNetwork, crops: np.ndarray, settings: InferenceSettings) -> Answer:
-    """A network's answer to crops (N, H, W, 3) uint8 BGR."""
+    """Run a network on crops (N, H, W, 3) uint8 BGR."""
     images = network.prepare(crops)
     if network.graph.decode:
         return Answer(None, *network.predict(images, settings))
@@ -101,7 +101,7 @@ def ask(network: PoseNetwork, crops: np.ndarray, settings: InferenceSettings) ->
 
 
 class ParityMeter:
-    """Collects the differences between the answers of the original and of an exported network."""
+    """Accumulates the differences between the outputs of the original and of an exported network."""
 
     def __init__(self, codec: Codec, joint_names: Sequence[str]):
         self.codec = codec
@@ -113,7 +113,7 @@ class ParityMeter:
         self._moved: list[MovedKeypoint] = []
 
     def add(self, original: Answer, exported: Answer) -> None:
-        """The answers of both to the same crops."""
+        """Add the outputs of both networks on the same crops."""
         if exported.heatmaps is None:
             self.compared = "scores"
             difference = np.abs(exported.scores - original.scores)
@@ -121,7 +121,7 @@ class ParityMeter:
             difference = np.abs(exported.heatmaps - original.heatmaps)
         self._sum += float(difference.sum())
         self._count += difference.size
-        self._max = float(np.maximum(self._max, difference.max()))  # NaN stays
+        self._max = float(np.maximum(self._max, difference.max()))  # keeps NaN
         self._highest = max(self._highest, float(np.abs(original.heatmaps).max()))
         shifts = np.linalg.norm(exported.joints - original.joints, axis=-1)  # (N, K)
         for crop, joint in np.argwhere(~(shifts <= MOVED_PX)):
@@ -154,7 +154,7 @@ class ParityMeter:
 def deciding_margin(
     codec: Codec, heatmap: np.ndarray, joint: np.ndarray, other: np.ndarray, other_score: float
 ) -> float:
-    """By how much a heatmap (h, w) says that its joint (2,) is where it is and not at `other` (2,), input pixels.
+    """By how much a heatmap (h, w) favours its joint (2,) over the position `other` (2,), both in input pixels.
 
     If the two lie in different cells, the difference of these cells; in the same cell, the slope that decided the
     quarter step; if only one of the two has a positive maximum at all, this maximum.
@@ -179,7 +179,7 @@ def compare(original: PoseNetwork, exported: PoseNetwork, crops: np.ndarray, set
     """Compare an exported network with the original on crops (N, H, W, 3) uint8 BGR.
 
     Args:
-        settings: of both. A flip test in the exported graph is made by the original, too.
+        settings: for both. If the exported graph contains the flip test, the original does it, too.
     """
     settings = same_settings(exported, settings)
     meter = ParityMeter(original.codec, original.skeleton.joints)
@@ -190,7 +190,7 @@ def compare(original: PoseNetwork, exported: PoseNetwork, crops: np.ndarray, set
 
 
 def same_settings(exported: PoseNetwork, settings: InferenceSettings) -> InferenceSettings:
-    """The settings, but for those that the exported graph has settled."""
+    """The settings, with those that are fixed in the exported graph."""
     return replace(settings, **exported.graph.fixed())
 
 
@@ -198,7 +198,7 @@ def crops_of_images(images: ImageFiles, boxes: BoxSource, image_size_wh: tuple[i
     """Crops (N, H, W, 3) uint8 BGR of the people in images, spread evenly if there are more than `most`.
 
     Raises:
-        UserError: not one image could be read.
+        UserError: no image could be read.
     """
     if images.is_live:
         raise UserError(f"camera {images.name} never ends; name images or a video to compare on")
@@ -220,7 +220,7 @@ def crops_of_dataset(dataset: PoseDataset, most: int) -> np.ndarray:
 
 
 def spread(items: Sequence, most: int) -> list:
-    """At most so many of the items, evenly spread."""
+    """At most `most` of the items, evenly spread."""
     rows = np.linspace(0, len(items) - 1, min(most, len(items)))
     return [items[row] for row in np.rint(rows).astype(int)]
 
@@ -233,16 +233,16 @@ def score_networks(
     settings: InferenceSettings,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> tuple[dict[InferenceSettings, dict[str, float]], dict[str, tuple[Parity, dict[str, float]]]]:
-    """Put every network through a whole data set: the same crops, the same scorer.
+    """Score every network on a whole data set, with the same crops and the same kind of evaluator.
 
     Args:
         exported: by name.
-        new_evaluator: makes the scorer of the set.
-        settings: of all; what a graph has settled, it does its own way.
+        new_evaluator: makes an evaluator of the set.
+        settings: for all networks; those fixed in a graph take precedence for that network.
 
     Returns:
-        The original's metrics, by settings: those asked for, and others that graphs have settled. And for each
-        exported network its parity and its metrics.
+        The original's metrics, by settings: the given ones, and others that are fixed in graphs. And for each exported
+        network its parity and its metrics.
     """
     own = {name: same_settings(network, settings) for name, network in exported.items()}
     original_scorers = {wanted: new_evaluator() for wanted in (settings, *own.values())}
@@ -266,7 +266,7 @@ def score_networks(
 def latency_ratio(
     slower: Callable[[np.ndarray], Any], faster: Callable[[np.ndarray], Any], images: np.ndarray, rounds: int = 15
 ) -> float:
-    """How long `faster` takes for the images in parts of what `slower` takes: the median of alternating runs."""
+    """The time of `faster` divided by that of `slower` on the images: the median of alternating runs."""
     ratios = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -274,11 +274,11 @@ def latency_ratio(
         between = time.perf_counter()
         faster(images)
         ratios.append((time.perf_counter() - between) / (between - start))
-    return median(ratios[rounds // 5 :])  # the first runs find memory
+    return median(ratios[rounds // 5 :])  # the first runs allocate memory
 
 
 def parity_table(results: dict[str, Parity], more: dict[str, dict[str, str]] | None = None) -> list[str]:
-    """A Markdown table, a line a network; `more` columns by name and network."""
+    """A Markdown table, one row per network; `more` columns by name and network."""
     more = more or {}
     columns = (
         "crops", "difference, max", "mean", "relative", "moved > 0.1 px", "of them near-ties", "mean shift px", *more,
@@ -295,7 +295,7 @@ def parity_table(results: dict[str, Parity], more: dict[str, dict[str, str]] | N
 
 
 def moved_lines(parity: Parity, most: int = 10) -> list[str]:
-    """The keypoints that moved, in words; near-ties first."""
+    """The keypoints that moved, as text; near-ties first."""
     listed = [(moved, f"near-tie, margin {moved.margin:.1e}") for moved in parity.near_ties]
     listed += [(moved, f"margin {moved.margin:.1e}") for moved in parity.moved]
     lines = [f"   crop {moved.crop}, {moved.joint}: {moved.distance_px:.2f} px, {why}" for moved, why in listed[:most]]

@@ -1,7 +1,7 @@
-"""Lighter networks out of an exported float32 one: float16, half the size; int8, a ResNet of whole numbers.
+"""Converts an exported float32 network to float16 (half the size) or int8 (the ResNet in 8 bits).
 
 Only the network itself is converted. Normalisation in front of it and decoding behind it stay float32: a pixel
-coordinate has more digits than float16.
+coordinate needs more digits than float16 has.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from simplepose.export.parity import Parity
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FLOAT16_MAX_RELATIVE_DIFFERENCE = 1e-2  # of heatmaps, in parts of the highest value; float16 has three digits
+FLOAT16_MAX_RELATIVE_DIFFERENCE = 1e-2  # of heatmaps, relative to the highest value; float16 has three digits
 CALIBRATION_BATCH = 8  # crops
 FLOAT16_SUFFIX = "_float16"  # of a tensor's name
 TRUNK_OPS = ("Conv", "ConvTranspose", "Relu", "Add", "MaxPool")
-INT8_OPSET = 13  # of ONNX; the first that scales weights channel by channel
+INT8_OPSET = 13  # of ONNX; the first with a scale per channel in weights
 
 
 def write_float16(source: Path, path: str | os.PathLike, measure: Callable[[Path], Parity]) -> tuple[Parity, list[str]]:
-    """Write a float32 ONNX network as float16; its inputs and outputs stay what they were.
+    """Write a float32 ONNX network as float16; the types of its inputs and outputs do not change.
 
-    Where that moves the heatmaps too far, parts go back to float32: the last layer, then the whole head, then the
+    Where that changes the heatmaps too much, parts go back to float32: the last layer, then the whole head, then the
     first layer too.
 
     Args:
@@ -60,18 +60,18 @@ def write_float16(source: Path, path: str | os.PathLike, measure: Callable[[Path
 def write_int8(source: Path, path: str | os.PathLike, images: np.ndarray, calibrated_on: str) -> list[str]:
     """Write a float32 ONNX network with its ResNet in 8 bits and its head, all from the deconvolutions on, in float32.
 
-    Weights have a scale per channel and seven of the eight bits: processors without VNNI add two products in 16 bits,
-    which eight would overflow. Activations have the range that they take on `images`.
+    Weights have a scale per channel and use seven of the eight bits: processors without VNNI add two products in 16
+    bits, which eight bits would overflow. Activations have the range that they take on `images`.
 
     Args:
         source: an exported float32 file.
         images: (N, ...), N >= 1, as the network takes them.
-        calibrated_on: where they are from, for the metadata.
+        calibrated_on: the images' origin, for the metadata.
 
     Returns:
         The names of the layers that stayed float32.
     """
-    onnx, _ = require("onnx"), require("ml_dtypes")  # the quantiser imports the second without bringing it
+    onnx, _ = require("onnx"), require("ml_dtypes")  # the quantiser imports ml_dtypes without depending on it
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     network = onnx.load(str(source))
@@ -110,8 +110,8 @@ def _to_float16(network: ModelProto, inside: set[str]) -> None:
 
     graph = network.graph
     weights = {array.name: array for array in graph.initializer}
-    whole = {value.name for value in graph.input}  # tensors that exist as they were
-    half: set[str] = set()  # and those that exist in float16
+    whole = {value.name for value in graph.input}  # tensors that exist in their original type
+    half: set[str] = set()  # tensors that exist in float16
     nodes = []
 
     def cast(name: str, to_half: bool) -> None:
@@ -125,7 +125,7 @@ def _to_float16(network: ModelProto, inside: set[str]) -> None:
         for position, name in enumerate(node.input):
             if to_half and name in weights:
                 values = onnx.numpy_helper.to_array(weights[name])
-                with np.errstate(over="ignore"):  # what overflows shows in the parity
+                with np.errstate(over="ignore"):  # an overflow shows in the parity
                     values = values.astype(np.float16)
                 weights[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
                 continue

@@ -1,1 +1,1 @@
-"""From images to poses."""
+"""Inference: from images to poses."""

@@ -1,4 +1,4 @@
-"""Whose pose: boxes from the command line, from a file, from a detector, or the whole image.
+"""Person boxes from the command line, from a file, from a detector, or the whole image.
 
 A box source takes a `Frame` and returns boxes (P, 4) as left, top, width, height in pixels, and scores (P,).
 """
@@ -36,7 +36,7 @@ def fixed_boxes(texts: Sequence[str]) -> BoxSource:
     """The boxes of --bbox, the same in every image.
 
     Raises:
-        UserError: not four numbers, or none that make a box.
+        UserError: not four numbers, or not a valid box.
     """
     boxes = np.array([_parse_box(text) for text in texts])
     return lambda frame: (boxes, np.ones(len(boxes)))
@@ -46,11 +46,11 @@ def boxes_of_file(path: str | os.PathLike, min_score: float = 0.0) -> BoxSource:
     """The boxes of --bbox-file.
 
     Args:
-        path: COCO's results form (a JSON list of image_id, category_id, bbox, score; persons count), or CSV with the
-            columns image,x,y,w,h and perhaps score. `image_id` and `image` are a file name with or without its
+        path: COCO's results form (a JSON list of image_id, category_id, bbox, score; only persons are used), or CSV
+            with columns image,x,y,w,h and perhaps score. `image_id` and `image` are a file name with or without its
             extension, a number that the file name spells (139 for 000000000139.jpg), or a video's frame number,
             from 0.
-        min_score: boxes below are left out.
+        min_score: boxes with a lower score are skipped.
 
     Raises:
         UserError: unreadable file or entry.

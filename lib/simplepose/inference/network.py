@@ -1,4 +1,4 @@
-"""A network that turns images into heatmaps, what it takes to feed and read it, and the flip test."""
+"""PoseNetwork: a network from images to heatmaps with its preprocessing and decoding; and the flip test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from simplepose.core.skeletons import Skeleton, skeleton_from
 
 logger = logging.getLogger("simplepose")
 
-# (N, 3, H, W) float32 -> (N, K, h, w) float32, but for what `GraphOptions` says of an exported network
+# (N, 3, H, W) float32 -> (N, K, h, w) float32; for an exported network as `GraphOptions` says
 Network = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How heatmaps are made and read (section TEST of the configuration)."""
+    """How heatmaps are computed and decoded (section TEST of the configuration)."""
 
     flip_test: bool = False
     shift_heatmap: bool = True
@@ -33,7 +33,7 @@ class InferenceSettings:
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """What an exported network does itself, beside turning images into heatmaps.
+    """The pre- and postprocessing that an exported network does itself.
 
     Attributes:
         preprocess: it takes crops (N, H, W, 3) uint8 and normalises them, instead of images (N, 3, H, W) float32.
@@ -53,7 +53,7 @@ class GraphOptions:
     dynamic_size: bool = False
 
     def fixed(self) -> dict[str, bool]:
-        """The `InferenceSettings` that the graph has settled, by name."""
+        """The `InferenceSettings` that are fixed in the graph, by name."""
         settled = {}
         if self.flip_test or self.decode:
             settled.update(flip_test=self.flip_test)
@@ -64,7 +64,7 @@ class GraphOptions:
         return settled
 
     def conflict(self, wanted: dict[str, bool]) -> str:
-        """The first of these `InferenceSettings`, by name, that the graph has settled otherwise; "" if none."""
+        """The first of these `InferenceSettings`, by name, that differs from the one fixed in the graph; "" if none."""
         fixed = self.fixed()
         return next((name for name, value in wanted.items() if fixed.get(name, value) != value), "")
 
@@ -72,7 +72,7 @@ class GraphOptions:
 def predict_heatmaps(
     network: Network, images: np.ndarray, flip_permutation: np.ndarray, settings: InferenceSettings
 ) -> np.ndarray:
-    """Run the network, averaged with its answer to the mirrored images if the settings ask for the flip test.
+    """Run the network; with the flip test, average with its output for the mirrored images.
 
     Args:
         images: (N, 3, H, W), or (N, H, W, 3) uint8 if the network normalises them itself.
@@ -91,12 +91,12 @@ def predict_heatmaps(
 
 @dataclass(frozen=True)
 class PoseNetwork:
-    """A network, and what it takes to feed it and to read its heatmaps.
+    """A network with its preprocessing and decoding.
 
     Attributes:
         run: (N, 3, H, W) float32 -> (N, K, h, w) float32, or as `graph` says.
         skeleton, codec, input_format: those the network was trained with.
-        graph: how much of the rest `run` does itself.
+        graph: which pre- and postprocessing `run` does itself.
     """
 
     run: Network
@@ -114,20 +114,20 @@ class PoseNetwork:
     def heatmaps(self, images: np.ndarray, settings: InferenceSettings) -> np.ndarray:
         """Heatmaps (N, K, h, w) of prepared images, of a network that does not decode; see `predict_heatmaps`."""
         if self.graph.flip_test:
-            settings = replace(settings, flip_test=False)  # not twice
+            settings = replace(settings, flip_test=False)  # the graph does it
         return predict_heatmaps(self.run, images, self.skeleton.flip_permutation, settings)
 
     def predict(self, images: np.ndarray, settings: InferenceSettings) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (N, K, 2) in input pixels and scores (N, K) of prepared images.
 
-        What the graph does itself is done as it was exported, whatever `settings` say; see `GraphOptions.conflict`.
+        Steps inside the graph run as exported, whatever `settings` say; see `GraphOptions.conflict`.
         """
         if self.graph.decode:
             return self.run(images)
         return self.codec.decode(self.heatmaps(images, settings), settings.post_process)
 
     def description(self) -> dict[str, Any]:
-        """Everything but the network itself, as JSON takes it; an exported network carries this."""
+        """Everything except the network itself, as JSON values; stored in exported files."""
         skeleton, codec, input_format = self.skeleton, self.codec, self.input_format
         return {
             "skeleton": skeleton.definition(),
@@ -144,15 +144,15 @@ class PoseNetwork:
 
     @classmethod
     def from_description(cls, run: Network, described: Any, where: str | os.PathLike) -> PoseNetwork:
-        """The other direction of `description`, which a stranger may have written.
+        """The inverse of `description`, for untrusted input.
 
         Raises:
-            UserError: something is missing, makes no sense or contradicts the rest; `where` names the file.
+            UserError: a missing, invalid or contradictory entry; `where` names the file.
         """
         try:
             if not isinstance(described, dict):
                 raise ValueError(f"expected a table, found {shown(described)}")
-            pixels, graph = described["input"], described.get("graph", {})  # files of before options have no graph
+            pixels, graph = described["input"], described.get("graph", {})  # older files have no "graph"
             skeleton = skeleton_from(described["skeleton"], str(where), needs_sigmas=False)
             permutation = skeleton.flip_permutation.tolist()
             if described.get("flip_permutation", permutation) != permutation:
@@ -180,7 +180,7 @@ def paddle_network(model: Any, kernels: str = "auto") -> Network:
     On a CPU a PoseResNet runs on oneDNN's kernels where it can.
 
     Args:
-        kernels: TRAIN.CPU_KERNELS; "paddle" keeps to Paddle's own.
+        kernels: TRAIN.CPU_KERNELS; "paddle" uses Paddle's own.
     """
     import paddle
 

@@ -1,4 +1,4 @@
-"""ONNX files through ONNX Runtime: sessions, the description that an exported network carries, networks.
+"""Runs ONNX files with ONNX Runtime: sessions, the description stored in an exported file, networks.
 
 Nothing here imports Paddle.
 """
@@ -25,7 +25,7 @@ METADATA_KEY = "simplepose"  # of the model's metadata_props; its value is JSON 
 
 
 def open_session(path: str | os.PathLike, device: str | None = None) -> InferenceSession:
-    """Open an ONNX file, with as many threads as there are cores to use.
+    """Open an ONNX file, with one thread per available core.
 
     Args:
         device: "cpu", which is the default, "gpu" or "gpu:1" for CUDA, or an execution provider of ONNX Runtime.
@@ -40,20 +40,20 @@ def open_session(path: str | os.PathLike, device: str | None = None) -> Inferenc
     providers = _providers(device or "cpu", onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
-    options.log_severity_level = 3  # errors; detectors of the wild cause hundreds of warnings
+    options.log_severity_level = 3  # errors only; third-party detectors cause hundreds of warnings
     # Threads of one network that wait by spinning take the core that the other network and the decoder need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own classes are not public
         raise UserError(f"{path} is not an ONNX file that ONNX Runtime can load: {_first_line(error)}") from None
-    if session.get_providers()[0] != providers[0][0]:  # it goes on without one whose libraries it does not find
+    if session.get_providers()[0] != providers[0][0]:  # it falls back to another one if libraries are missing
         raise UserError(f"ONNX Runtime cannot start its {providers[0][0]} here; use another device, as cpu")
     return session
 
 
 def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """What ONNX Runtime is to run a network on, best first, each with its options."""
+    """The execution providers to run a network on, best first, each with its options."""
     cpu = ("CPUExecutionProvider", {})
     kind, _, number = device.partition(":")
     if device == "cpu":
@@ -71,10 +71,10 @@ def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict[st
 
 
 def read_metadata(session: InferenceSession, path: str | os.PathLike) -> dict[str, Any]:
-    """What `export_onnx` stored in the file.
+    """The metadata that `export_onnx` stored in the file.
 
     Raises:
-        UserError: the file carries no description of ours.
+        UserError: the file has no simplepose metadata.
     """
     try:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
@@ -89,10 +89,10 @@ def read_metadata(session: InferenceSession, path: str | os.PathLike) -> dict[st
 
 
 def check_shapes(session: InferenceSession, network: PoseNetwork, path: str | os.PathLike) -> None:
-    """Refuse a graph whose inputs and outputs are not those that its description tells.
+    """Raise if inputs and outputs of a graph do not match its description.
 
     Raises:
-        UserError: another number of them, or another size; sizes that the graph leaves open fit.
+        UserError: a different number of them, or different sizes; sizes that the graph leaves open match any.
     """
     (width, height), joints, graph = network.codec.image_size_wh, network.skeleton.num_joints, network.graph
     if graph.dynamic_size:
@@ -119,7 +119,7 @@ def check_shapes(session: InferenceSession, network: PoseNetwork, path: str | os
 
 
 def _fits(shape: list[Any], described: list[int | None]) -> bool:
-    """Whether a shape may be the described one: a size that is no number is free, a shape of nothing unknown."""
+    """Whether a shape can be the described one: a size that is not a number matches any, an empty shape is unknown."""
     if not shape:
         return True
     return len(shape) == len(described) and all(

@@ -1,7 +1,7 @@
-"""Poses for a whole source: decoding, detecting and cropping, the pose network, and drawing overlap.
+"""Poses for a whole source, as a pipeline: decoding, detecting and cropping, the pose network, and drawing overlap.
 
-Each stage is a generator that a thread of its own runs a little ahead of the next one. OpenCV and both runtimes work
-outside of Python's lock, so the stages truly run side by side.
+Each stage is a generator that its own thread runs slightly ahead of the next stage. OpenCV and both runtimes release
+the GIL, so the stages run in parallel.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from simplepose.inference.box_sources import BoxSource
 from simplepose.inference.predictor import Crops, Pose, PosePredictor
 from simplepose.inference.sources import Frame
 
-AHEAD = 2  # images waiting between two stages; a few hide the jitter, more only cost memory
+AHEAD = 2  # images waiting between two stages; a few even out the jitter, more only cost memory
 FRAMES_PER_BATCH = 4  # images whose people go through the network together
 
 Item = TypeVar("Item")
 
 
 class Summary:
-    """Counts what a run did, and how long it took from here on.
+    """Counts the results of a run, and measures its time from here on.
 
     Args:
         min_score: joints at or above it count as found.
 
     Attributes:
-        failures: (which frame, why), of frames and of single people.
+        failures: (which frame, why), of frames and of single persons.
     """
 
     def __init__(self, min_score: float):
@@ -74,8 +74,8 @@ def find_poses(
 
     Args:
         frames: a frame with a failure passes through without poses, and so does one that fails here.
-        live: for cameras: a frame is taken when the one before is answered, and nothing waits in between. The stages
-            then take turns; what a camera shows now counts for more than how many frames a second.
+        live: for cameras: one frame is processed at a time, without queues. The stages then do not overlap: low latency
+            matters more than frames per second.
     """
     if live:
         yield from _predict(_crop(frames, boxes, predictor), predictor, 1)
@@ -120,10 +120,10 @@ def _predict_batch(
 
 
 def ahead(items: Iterable[Item], depth: int = AHEAD) -> Iterator[Item]:
-    """Iterate in a thread, at most `depth` items ahead of whoever takes them.
+    """Iterate in a thread, at most `depth` items ahead of the consumer.
 
     An error in the thread is raised here, after the items before it. When this generator is closed, the thread stops
-    after the item in its hands.
+    after its current item.
     """
     ready: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()

@@ -28,9 +28,9 @@ class Pose:
     Attributes:
         keypoints: (K, 2) image pixels, 0-based (x, y).
         scores: (K,) heatmap maxima, about 0 to 1.
-        box: (4,) left, top, width, height in pixels, as asked about.
-        box_score: how sure the detector is of the box; 1 if nobody said.
-        skeleton: the joints' names, and what connects them.
+        box: (4,) left, top, width, height in pixels, as given.
+        box_score: the detector's score of the box; 1 if there is none.
+        skeleton: names and limbs of the joints.
     """
 
     keypoints: np.ndarray
@@ -55,7 +55,7 @@ class Pose:
         return float(self.box_score * self.pose_score)
 
     def to_dict(self) -> dict[str, Any]:
-        """The person as JSON takes it, joints by name."""
+        """The person as JSON values, joints by name."""
         return {
             "bbox": self.box.tolist(),
             "box_score": float(self.box_score),
@@ -74,7 +74,7 @@ class Pose:
             image: whatever `PosePredictor` takes.
 
         Returns:
-            (H, W, 3) uint8 BGR: the image itself if it was that already, drawn on in place; else a new one.
+            (H, W, 3) uint8 BGR: the image itself if it is such an array, drawn on in place; else a new array.
         """
         from simplepose.core.drawing import draw_pose
 
@@ -92,8 +92,8 @@ class Crops:
         to_image: (P, 2, 3) affines from network input pixels to image pixels.
         boxes: (P, 4) left, top, width, height in image pixels.
         box_scores: (P,).
-        lost: a line for each person who gets no pose: whose box is beside the image, and after the network who has
-            keypoints that are NaN.
+        lost: a message for each person without a pose: its box is outside the image, or (after the network) its
+            keypoints are NaN.
     """
 
     images: np.ndarray
@@ -123,15 +123,15 @@ class PosePredictor:
     """Poses of the people in images. `simplepose.PosePredictor` takes files as well.
 
     Args:
-        network: with what it takes to feed and to read it.
+        network: with its preprocessing and decoding.
         settings: flip test and decoding.
-        batch_size: at most so many people go through the network at once.
-        detector: finds the people where no boxes are given: from an image (H, W, 3) uint8 BGR to boxes (P, 4) as left,
+        batch_size: the most people in one forward pass.
+        detector: finds the people when no boxes are given: from an image (H, W, 3) uint8 BGR to boxes (P, 4) as left,
             top, width, height and scores (P,). None: the whole image is a box.
         name: of the network, in messages.
 
     Raises:
-        UserError: a flip test that an exported network which decodes does not do.
+        UserError: a flip test of an exported network that decodes but was exported without one.
     """
 
     def __init__(
@@ -169,11 +169,11 @@ class PosePredictor:
             box_scores: (P,), 1 each by default; for a list of images a list of them.
 
         Returns:
-            A pose for each box, in the order of the boxes, but for boxes beside the image and for people on whom the
-            network answers NaN; a warning tells of those. For a list of images a list of such lists.
+            A pose for each box, in the order of the boxes, except for boxes outside the image and for people with NaN
+            outputs; a warning reports those. For a list of images a list of such lists.
 
         Raises:
-            UserError: no image, or no boxes.
+            UserError: not an image, or not boxes.
         """
         if not isinstance(image, (list, tuple)):
             return self._call([image], [boxes_xywh], [box_scores])[0]
@@ -197,7 +197,7 @@ class PosePredictor:
         boxes_xywh: Sequence[Sequence[float]] | None = None,
         box_scores: Sequence[float] | None = None,
     ) -> Crops:
-        """The first half of a call: cut the people out of one image. Arguments as there."""
+        """The first half of a call: crop the people of one image. Arguments as in `__call__`."""
         image = as_image(image)
         height, width = image.shape[:2]
         if boxes_xywh is None:
@@ -215,11 +215,11 @@ class PosePredictor:
         return Crops(self.network.prepare(crops), invert_affine(affines), boxes, scores, lost)
 
     def predict(self, people: Sequence[Crops]) -> list[list[Pose]]:
-        """The second half: the people of several images through the network together.
+        """The second half of a call: run the network on the people of several images together.
 
         Returns:
-            For each image its poses, in the order of the boxes. Who has keypoints or scores that are NaN or infinite
-            gets a line in `Crops.lost` instead.
+            For each image its poses, in the order of the boxes. A person with NaN or infinite keypoints or scores gets
+            a message in `Crops.lost` instead.
         """
         if not people:
             return []

@@ -37,8 +37,8 @@ class OneEuroFilter:
 
         Args:
             points: (K, 2).
-            known: (K,) bool; a joint that is not known is returned as it is, and starts anew when it is.
-            body_size: what speeds are measured in, in the points' unit, so that the size of the video plays no part.
+            known: (K,) bool; an unknown joint is returned unchanged, and its filter restarts when it is known again.
+            body_size: unit of the speeds, in the points' unit, so that the resolution of the video does not matter.
 
         Returns:
             (K, 2) smoothed.
@@ -56,11 +56,11 @@ class OneEuroFilter:
         return smoothed
 
     def restart(self) -> None:
-        """Forget the past: the person left, or is not alone."""
+        """Reset the filter: the person left, or is not alone."""
         self._points = self._speeds = None
 
     def _weight(self, cutoff_hz: float | np.ndarray) -> float | np.ndarray:
-        """Of the newest value in a first-order low-pass."""
+        """The weight of the newest value in a first-order low-pass filter."""
         return 1 / (1 + self.fps / (2 * math.pi * cutoff_hz))
 
 
@@ -68,7 +68,7 @@ class PoseSmoother:
     """`OneEuroFilter` on the poses of a video with one person; frames with several pass unchanged.
 
     Attributes:
-        skipped: frames with several people: who is who, tracking has to say.
+        skipped: number of frames with several people, which would need tracking.
     """
 
     def __init__(self, fps: float, min_score: float):

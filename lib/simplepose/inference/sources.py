@@ -1,6 +1,6 @@
-"""Where images come from: images, a folder, a glob, a list file, a video, a camera, a stream. All yield `Frame`s.
+"""Image sources: images, a folder, a glob, a list file, a video, a camera, a stream. All yield `Frame`s.
 
-A frame that cannot be read arrives all the same, with the reason instead of an image: the others go on.
+A frame that cannot be read is yielded too, with the reason instead of an image, so that the others are processed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", "
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif")
 ADDRESS = re.compile(r"(https?|rtsps?|rtmps?|rtp|srt|tcp|udp)://", re.IGNORECASE)
 DEFAULT_FPS = 25.0  # of a camera or a video that does not say
-MAX_BAD_FRAMES = 100  # in a row; a video is over after them
+MAX_BAD_FRAMES = 100  # in a row; after them the video ends
 
 
 @dataclass
@@ -35,12 +35,12 @@ class Frame:
     """One image of a source.
 
     Attributes:
-        index: 0, 1, ... within the source; of a camera, those that came while nobody was ready are left out.
+        index: 0, 1, ... within the source; for a camera with gaps, where frames came while the consumer was busy.
         name: the file as the user named it; a video's frames all have the video's.
         image: (H, W, 3) uint8, BGR; None if it could not be read.
-        failure: why not, "" if all is well.
-        is_video: it is one of a video's or camera's.
-        lost: a line for each person in it who got no pose.
+        failure: the reason, "" if it could be read.
+        is_video: whether it comes from a video or camera.
+        lost: a message for each person in it without a pose.
     """
 
     index: int
@@ -60,10 +60,10 @@ class ImageFiles:
     """Images from files.
 
     Args:
-        name: of all of them together.
+        name: of the whole set.
         paths: the files.
         apply_exif: turn them as their EXIF orientation says.
-        single: the user named one image, so that a failure is the user's mistake, not one of many.
+        single: the user named one image, so that a failure is an error, not one of many.
     """
 
     is_video = is_live = False
@@ -85,19 +85,19 @@ class ImageFiles:
                 yield Frame(index, path, None, str(error))
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Nothing to close."""
 
 
 class Video:
     """Frames of a video file, a camera, or a video or live stream at an address.
 
-    A frame that does not decode counts as failed; the next ones are read on, as far as the header says that there are
-    frames. A live source hands out its newest frame: who takes them slowly misses some, and never lags behind.
+    A frame that cannot be decoded counts as failed; reading continues up to the number of frames in the header. A live
+    source yields its newest frame: a slow consumer misses some, and never lags behind.
 
     Attributes:
         path: what was opened.
-        name: the same for people; an address without user name, password and query.
-        is_live: a camera, or an address whose header promises no number of frames.
+        name: for display; an address without user name, password and query.
+        is_live: a camera, or an address whose header gives no number of frames.
 
     Raises:
         UserError: no such camera, or nothing that OpenCV can open as a video.
@@ -126,7 +126,7 @@ class Video:
         self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
 
     def __len__(self) -> int:
-        """How many frames the header promises; 0 if nobody knows."""
+        """The number of frames in the header; 0 if unknown."""
         return self._count
 
     def __iter__(self) -> Iterator[Frame]:
@@ -158,7 +158,7 @@ class Video:
             for index in itertools.count():
                 decoded, image = self._capture.read()
                 with contextlib.suppress(queue.Empty):
-                    newest.get_nowait()  # nobody wanted it in time
+                    newest.get_nowait()  # drop a frame that was not taken in time
                 newest.put((index, image if decoded else None))
                 if stopped.is_set() or not decoded:
                     return
@@ -192,7 +192,7 @@ def open_source(text: str, ignore_orientation: bool = False) -> ImageFiles | Vid
         ignore_orientation: take pixels as they are stored, as data sets do.
 
     Raises:
-        UserError: nothing there, or nothing that is an image.
+        UserError: nothing found, or not an image.
     """
     path = Path(text)
     apply_exif = not ignore_orientation
@@ -222,7 +222,7 @@ def open_source(text: str, ignore_orientation: bool = False) -> ImageFiles | Vid
 
 
 def open_sources(texts: Sequence[str], ignore_orientation: bool = False) -> ImageFiles | Video:
-    """As `open_source`; several of them are images, as a shell makes them of a glob without quotes.
+    """As `open_source`; several texts are images, as when a shell expands a glob without quotes.
 
     Raises:
         UserError: as there; or several videos, or no image among several files.
@@ -232,7 +232,7 @@ def open_sources(texts: Sequence[str], ignore_orientation: bool = False) -> Imag
     for text in texts:
         if Path(text).suffix.lower() in VIDEO_EXTENSIONS:
             raise UserError(f"{text} is one of {len(texts)} files, and several can only be images; run it by itself")
-    files = [text for text in texts if Path(text).suffix.lower() in IMAGE_EXTENSIONS]  # as of a glob in quotes
+    files = [text for text in texts if Path(text).suffix.lower() in IMAGE_EXTENSIONS]  # as for a glob in quotes
     if not files:
         raise UserError(f"none of {texts[0]} and {len(texts) - 1} more is an image ({' '.join(IMAGE_EXTENSIONS)})")
     return ImageFiles("images", files, not ignore_orientation)

@@ -1,5 +1,5 @@
-"""Writing videos that play everywhere: H.264, VP9 or GIF by an ffmpeg program, with the source's sound; without one,
-what OpenCV has.
+"""Writes videos that play everywhere: H.264, VP9 or GIF through an ffmpeg program, with the source's sound; without
+ffmpeg, what OpenCV can encode.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Format:
     """How a kind of file is written.
 
     Attributes:
-        codec: for people.
+        codec: its name for display.
         encoder, video, container, sound: ffmpeg's names and options; no `sound` where the container has none.
         opencv: FourCCs to try without ffmpeg, best first.
     """
@@ -45,7 +45,7 @@ class Format:
     opencv: tuple[str, ...]
 
 
-# H.264 in YUV 4:2:0 is what browsers, phones and slides play; it takes even sizes, hence the padding.
+# Browsers, phones and slides play H.264 in YUV 4:2:0; it needs even sizes, hence the padding.
 _H264_OPTIONS = (
     "-vf pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709 -colorspace bt709 -pix_fmt yuv420p "
     "-preset veryfast -crf 20 -movflags +faststart"
@@ -66,7 +66,7 @@ FORMATS = {
         "-c:a libopus", ("VP80",),
     ),
     ".avi": Format("Motion JPEG", "mjpeg", "-pix_fmt yuvj420p -q:v 3", "avi", "-c:a pcm_s16le", ("MJPG",)),
-    # A palette for each frame, or all frames would have to wait in memory. Viewers slow down beyond 50 frames a second.
+    # A palette per frame: one for all would keep every frame in memory. Viewers slow down beyond 50 frames a second.
     ".gif": Format(
         "GIF", "gif",
         "-vf fps=min(source_fps\\,50),split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1",
@@ -82,10 +82,10 @@ OPENCV_CODECS = {
 
 
 def require_format(path: Path) -> Format:
-    """How this file is written.
+    """The format of a video file, by its extension.
 
     Raises:
-        UserError: not a video's extension, or one that takes an ffmpeg which is not there.
+        UserError: not a video's extension, or one that needs an ffmpeg, which is missing.
     """
     found = FORMATS.get(path.suffix.lower())
     if found is None:
@@ -116,13 +116,13 @@ def find_ffmpeg(encoder: str) -> str | None:
 def open_video(
     path: Path, fps: float, size_wh: tuple[int, int], sound_of: str | None = None
 ) -> FfmpegVideo | OpenCvVideo:
-    """A video file that takes frames (H, W, 3) uint8 BGR by `write`, is whole after `close`, and says what it is.
+    """Open a video file: `write` takes frames (H, W, 3) uint8 BGR, `close` completes it, `str` describes it.
 
     Args:
-        sound_of: a video file whose sound it gets, as far as frames come.
+        sound_of: a video file whose sound is copied, up to the length of the frames.
 
     Raises:
-        UserError: nobody can write such a file there.
+        UserError: such a file cannot be written there.
     """
     wanted = require_format(path)
     program = find_ffmpeg(wanted.encoder)
@@ -132,7 +132,7 @@ def open_video(
 
 
 class FfmpegVideo:
-    """A video that an ffmpeg process writes. Should this process be killed, ffmpeg still ends the file well."""
+    """A video that an ffmpeg process writes. If this process is killed, ffmpeg still completes the file."""
 
     def __init__(
         self, program: str, path: Path, wanted: Format, fps: float, size_wh: tuple[int, int], sound_of: str | None
@@ -142,7 +142,7 @@ class FfmpegVideo:
         line = [program, "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-f", "rawvideo", "-pix_fmt", "bgr24"]
         line += ["-s", f"{size_wh[0]}x{size_wh[1]}", "-r", str(rate), "-i", "pipe:0"]
         sound = bool(wanted.sound and sound_of and _has_sound(program, sound_of))
-        if sound:  # silence after its end, so that the frames alone say how long the file is
+        if sound:  # silence after its end, so that the frames alone determine the length
             line += ["-i", f"file:{sound_of}", "-map", "0:v", "-map", "1:a:0", *wanted.sound.split()]
             line += ["-af", "apad", "-shortest"]
         line += ["-c:v", wanted.encoder, *wanted.video.split(), "-f", wanted.container, f"file:{path}"]
@@ -209,7 +209,7 @@ class OpenCvVideo:
         self._writer.write(image)
 
     def close(self) -> None:
-        self._writer.release()  # writes the index without which nobody can play the file
+        self._writer.release()  # writes the index, without which the file cannot be played
 
     def __str__(self) -> str:
         return f"{self._codec}, without sound; for H.264 and sound {GET_FFMPEG}"
@@ -224,7 +224,7 @@ def _has_sound(program: str, path: str) -> bool:
 
 @contextlib.contextmanager
 def _native_stderr_closed() -> Iterator[None]:
-    """What C libraries print meanwhile goes nowhere."""
+    """Discard what C libraries print to standard error."""
     sys.stderr.flush()
     before = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,6 +1,6 @@
-"""What remains of a run: pictures or a video with the poses drawn in, and the coordinates as JSON, CSV or NPZ.
+"""Outputs of a run: pictures or a video with the poses drawn in, and the coordinates as JSON, CSV or NPZ.
 
-Every output takes frame after frame (`add`) and is whole after `close`, also when the run was interrupted before.
+Every output takes frame after frame (`add`) and is complete after `close`, also after an interruption.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from simplepose.inference.videos import FfmpegVideo, OpenCvVideo, open_video, re
 
 FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz"}  # and the extension of each
 SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
-# An --output that ends so means a file; of several images it should name a folder.
+# An --output with one of these extensions names a file; for several images it should name a folder.
 FILE_EXTENSIONS = {*FORMATS.values(), *IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS}
 
 
@@ -45,7 +45,7 @@ class Painter:
     """How poses are drawn.
 
     Args:
-        min_score: joints below are left out.
+        min_score: joints with a lower score are skipped.
         numbers, scores: write each person's place in the frame's list, and score, above the box.
         plain: cover the image first, so that nobody can be recognised.
     """
@@ -71,7 +71,7 @@ class Painter:
 
 
 class Drawings:
-    """One picture a frame; `paths` by frame index. A frame that could not be read has none."""
+    """One picture per frame; `paths` by frame index. A frame that could not be read has none."""
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
@@ -81,17 +81,17 @@ class Drawings:
             write_image(self.paths[frame.index], frame.image)
 
     def close(self) -> None:
-        """Every picture is whole already."""
+        """Nothing to do: every picture is written at once."""
 
     def __str__(self) -> str:
         return f"drawing: {self.paths[0].as_posix()}" + _more(self.paths)
 
 
 class DrawnVideo:
-    """A video of the source's frame rate, size and sound, in which each frame has its place.
+    """A video of the source's frame rate, size and sound, with one picture per frame of the source.
 
-    One that could not be read, or that a camera showed while nobody was ready, repeats the one before it; before the
-    first that could be read, the picture is black.
+    A frame that could not be read, or that a camera took while the consumer was busy, repeats the previous one; before
+    the first readable frame the picture is black.
 
     Args:
         sound_of: a video file whose sound to keep.
@@ -110,7 +110,7 @@ class DrawnVideo:
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         if self._writer is None:
             if frame.image is None:
-                return  # the size is not known yet; made up for later
+                return  # the size is unknown so far; these frames are written later
             self._open(frame.image)
         for _ in range(self._count, frame.index):
             self._write(self._last)
@@ -163,16 +163,16 @@ class JsonPerImage:
             scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def close(self) -> None:
-        """Every file is whole already."""
+        """Nothing to do: every file is written at once."""
 
     def __str__(self) -> str:
         return f"coordinates: {self.paths[0].as_posix()}" + _more(self.paths)
 
 
 class _RecordFile:
-    """A text file that grows record by record beside its place, and takes its name when it is closed.
+    """A text file written record by record under a scratch name, and renamed when it is closed.
 
-    A run over a camera may last for days: nothing is kept in memory.
+    Nothing is kept in memory: a run over a camera may last for days.
     """
 
     def __init__(self, path: Path, head: str, tail: str, separator: str):
@@ -260,7 +260,7 @@ class CocoResults:
 
 
 class CsvTable:
-    """One line a person: image, frame, person, box, `SCORES`, then x, y and score of every joint."""
+    """One line per person: image, frame, person, box, `SCORES`, then x, y and score of every joint."""
 
     def __init__(self, skeleton: Skeleton, path: Path):
         columns = ["image", "frame", "person", "box_x", "box_y", "box_w", "box_h", *SCORES]
@@ -322,13 +322,13 @@ class NpzTable:
 def choose_outputs(
     source: ImageFiles | Video, skeleton: Skeleton, model_file: str, output: str | None, form: str, draw: bool
 ) -> list[Output]:
-    """Where everything goes.
+    """Create the outputs of a run.
 
     Args:
-        output: of one image or a video the drawing's file, or a folder for it (it exists, or ends with a slash); of
-            several images a folder. None: <name>_pose.jpg, <name>_pose.mp4 or the folder <name>_pose, here. Without
-            drawings, the file of the coordinates if it has the form's extension.
-        form: of the coordinates, one of `FORMATS`.
+        output: for one image or a video the drawing's file, or a folder for it (it exists, or ends with a slash); for
+            several images a folder. None: <name>_pose.jpg, <name>_pose.mp4 or the folder <name>_pose in the working
+            directory. Without drawings, the file of the coordinates if it has the format's extension.
+        form: format of the coordinates, one of `FORMATS`.
         draw: write drawings, too.
     """
     drawings, coordinates = _places(source, output, form, draw)
@@ -352,11 +352,11 @@ def choose_outputs(
 
 
 def require_free(source: ImageFiles | Video, output: str | None, form: str, draw: bool, overwrite: bool) -> None:
-    """See that a run loses nobody's work; arguments as `choose_outputs` takes them.
+    """Check that a run overwrites nothing by accident; arguments as `choose_outputs` takes them.
 
     Raises:
-        UserError: a file of an earlier run is in the way and `overwrite` is false, or an image or video of the source
-            is; or `output` cannot be what it would have to be.
+        UserError: an output exists and `overwrite` is false, an output is an image or video of the source, or `output`
+            is not possible for this source.
     """
     drawings, coordinates = _places(source, output, form, draw)
     if draw and source.is_video:
@@ -373,7 +373,7 @@ def require_free(source: ImageFiles | Video, output: str | None, form: str, draw
 
 
 def _places(source: ImageFiles | Video, output: str | None, form: str, draw: bool) -> tuple[list[Path], list[Path]]:
-    """The files of the drawings, one an image or one of a video, and those of the coordinates."""
+    """The files of the drawings, one per image or one for a video, and those of the coordinates."""
     extension = FORMATS[form]
     is_folder = not output or Path(output).is_dir() or output.endswith(("/", os.sep))
     one_table = source.is_single or source.is_video or form != "json"
@@ -406,7 +406,7 @@ def _name(source: ImageFiles | Video) -> str:
 
 
 def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
-    """Where each image's drawing goes: <folder>/<name>_pose.jpg, below the folder as the images are among themselves.
+    """Paths of the drawings: <folder>/<name>_pose.jpg, in the subfolders that the images have among themselves.
 
     a.jpg and a.png in one place become a_pose.jpg and a_png_pose.jpg: nothing overwrites anything.
     """
@@ -417,7 +417,7 @@ def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
     for file in files:
         place = folder / os.path.relpath(file.parent, root)
         names = ["", f"_{file.suffix.lstrip('.')}"]
-        numbers = (f"_{number}" for number in itertools.count(2))  # as few as it takes: there may be 100,000 images
+        numbers = (f"_{number}" for number in itertools.count(2))  # lazily: there may be 100,000 images
         candidates = (f"{file.stem}{name}_pose.jpg" for name in itertools.chain(names, numbers))
         path = next(place / name for name in candidates if str(place / name).lower() not in taken)
         taken.add(str(path).lower())

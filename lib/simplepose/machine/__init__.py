@@ -1,1 +1,1 @@
-"""The machine under the program: processors, libraries, devices."""
+"""What depends on the machine: processors, libraries, devices, processes, logs."""

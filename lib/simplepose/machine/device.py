@@ -59,11 +59,11 @@ def set_device(gpus: str) -> str:
 
 
 def set_cudnn(benchmark: bool, deterministic: bool) -> None:
-    """Section CUDNN: let cuDNN search for fast algorithms, or use only those that repeat bit by bit (which wins)."""
+    """Section CUDNN: let cuDNN search for fast algorithms, or use only bitwise reproducible ones (takes precedence)."""
     import paddle
 
     if paddle.is_compiled_with_cuda():
-        search = benchmark and not deterministic  # both at once are an error of Paddle's
+        search = benchmark and not deterministic  # Paddle raises for both at once
         paddle.set_flags({"FLAGS_cudnn_exhaustive_search": search, "FLAGS_cudnn_deterministic": deterministic})
 
 

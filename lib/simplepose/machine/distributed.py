@@ -1,4 +1,4 @@
-"""Several processes: who this one is, and what they tell each other."""
+"""Several processes: ranks, gathering, broadcasting and barriers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def broadcast(item: Any) -> Any:
 
 
 def share_statistics(model: Any) -> None:
-    """Give every process the first one's batch-norm statistics: each has seen other batches since the start."""
+    """Broadcast the first process's batch-norm statistics: each process has seen different batches."""
     if ranks()[1] == 1:
         return
     import paddle.distributed
@@ -54,17 +54,17 @@ def share_statistics(model: Any) -> None:
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here as often as this one, however long that takes.
+    """A barrier without a timeout: wait until every process has called it as often as this one.
 
-    Collectives of gloo give up after 30 seconds, and the first process alone saves and scores. To be called wherever
-    processes may drift apart by more, and not in every step: it takes a fifth of a second.
+    Gloo's collectives time out after 30 seconds, and the first process alone saves and scores. Call this wherever
+    processes may drift apart by more than that, but not in every step: it takes a fifth of a second.
     """
     rank, num_ranks = ranks()
     if num_ranks == 1:
         return
     from paddle.base import core
 
-    store = core.create_or_get_global_tcp_store()  # through which the processes found each other
+    store = core.create_or_get_global_tcp_store()  # the store that the processes used for their rendezvous
     count = store.add(f"arrived/{rank}", 1)
     pause = 0.001
     for other in range(num_ranks):
@@ -75,12 +75,12 @@ def wait_for_all() -> None:
 
 @contextlib.contextmanager
 def first_failure_first() -> Iterator[None]:
-    """Let the process that failed first end first: the launcher shows what that one said, not its victims."""
+    """Let the process that failed first exit first: the launcher shows its error only, not the errors it causes."""
     try:
         yield
     except (RuntimeError, ValueError) as error:  # as Paddle raises them
         if ranks()[1] > 1 and re.search("gloo|nccl|tcp", str(error), re.IGNORECASE):
-            time.sleep(10)  # a launcher looks every three seconds
+            time.sleep(10)  # the launcher polls every three seconds
         raise
 
 

@@ -20,7 +20,7 @@ TIMESTAMPED = "Epoch"  # only training lines start with the time, as in the orig
 
 
 def set_up_logging() -> None:
-    """Log to the screen, and keep all lines for the file that `log_to` names; rank 0 alone speaks."""
+    """Log to the screen, and keep all lines for the file that `log_to` names; other ranks than 0 log errors only."""
     logger.handlers.clear()
     logger.propagate = False
     logger.setLevel(logging.INFO)
@@ -35,7 +35,7 @@ def set_up_logging() -> None:
 
 
 def log_to(log_file: Path) -> None:
-    """Write the log to this file as well, what was said so far included."""
+    """Write the log to this file as well, earlier lines included."""
     if ranks()[0] != 0:
         return
     file = _LogFile(log_file, encoding="utf-8")
@@ -44,12 +44,12 @@ def log_to(log_file: Path) -> None:
         if isinstance(handler, logging.handlers.MemoryHandler):
             handler.setTarget(file)
             logger.removeHandler(handler)
-            handler.close()  # hands everything on
+            handler.close()  # flushes its buffer
     logger.addHandler(file)
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that a full disk does not make into a traceback for every line."""
+    """A log file that does not print a traceback for every line when the disk is full."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         logger.removeHandler(self)
@@ -72,9 +72,9 @@ class _ConsoleHandler(logging.Handler):
 
 
 def say(line: str) -> None:
-    """Print a line without tearing a progress bar. If nobody can take it any more, the work goes on in silence.
+    """Print a line without tearing a progress bar. If standard output fails, continue in silence.
 
-    A full disk under nohup.log, or the end of `| head`, is no reason to lose hours of training.
+    A full disk under nohup.log, or the end of `| head`, must not end hours of training.
     """
     from tqdm import tqdm
 
@@ -85,15 +85,15 @@ def say(line: str) -> None:
             tqdm.write(line.encode("ascii", "replace").decode(), file=sys.stdout)
         sys.stdout.flush()
     except OSError as error:
-        with contextlib.suppress(OSError):  # maybe the same place
+        with contextlib.suppress(OSError):  # standard error may have failed, too
             os.write(2, f"=> cannot write to standard output: {error.strerror}; going on without\n".encode())
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # or what is left in its buffer would be an error once more at the end
+        os.dup2(nowhere, sys.stdout.fileno())  # else flushing the rest of its buffer at exit would fail again
         os.close(nowhere)
 
 
 def progress_bar(iterable: Iterable, total: int, description: str, done: int = 0) -> Iterable:
-    """The iterable behind a bar on a terminal; bare otherwise, where plain log lines tell the progress."""
+    """The iterable behind a bar on a terminal; unchanged otherwise, where log lines show the progress."""
     from tqdm import tqdm
 
     rank, _ = ranks()

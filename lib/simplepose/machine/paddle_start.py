@@ -1,4 +1,4 @@
-"""Starting Paddle: what its CPU libraries read when they load, set before they do."""
+"""Starts Paddle: sets the environment variables that its CPU libraries read while loading, then imports it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ logger = logging.getLogger("simplepose")
 
 
 def start_paddle() -> str:
-    """Set what Paddle's CPU libraries read when they load, then load Paddle. A variable the user has set stays.
+    """Set the environment variables that Paddle's CPU libraries read while loading, then import Paddle.
 
-    For the commands, whose process is their own; code that lives in another program calls `import_paddle`.
+    A variable that the user has set is kept. For the commands, which own their process; library code calls
+    `import_paddle`.
 
     Paddle's wheel multiplies matrices with an MKL that takes a slow path on AMD processors unless told that it
     may use AVX2, and its default of one thread leaves the other cores idle.
@@ -52,10 +53,10 @@ def start_paddle() -> str:
 
 
 def _keep_freed_memory() -> bool:
-    """Ask glibc to keep large blocks when they are freed, for the next step to use; whether it will.
+    """Ask glibc to keep large blocks when they are freed, for reuse in the next step; returns whether it will.
 
-    A training step frees and takes gigabytes in pieces that glibc would return to the system each time, and every
-    page that comes back must be zeroed first. Whoever sets one of glibc's MALLOC_ variables decides instead.
+    A training step frees and allocates gigabytes in pieces that glibc would return to the system each time, and every
+    page that comes back must be zeroed first. If the user has set one of glibc's MALLOC_ variables, nothing is changed.
     """
     if platform.system() != "Linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
@@ -68,9 +69,9 @@ def _keep_freed_memory() -> bool:
 
 
 def import_paddle() -> None:
-    """Import Paddle without the lines in which it doubts OMP_NUM_THREADS and misses a compiler cache.
+    """Import Paddle without its warnings about OMP_NUM_THREADS and a missing compiler cache.
 
-    Nothing else of the process changes; signals that come meanwhile wait until it is done.
+    Nothing else of the process changes; signals are held back until it is done.
     """
     if "paddle" in sys.modules:
         return
@@ -87,10 +88,10 @@ def import_paddle() -> None:
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the block ends, and leave their handlers as they were.
+    """Block SIGINT and SIGTERM until the block ends, and restore their handlers.
 
-    Paddle installs one for SIGTERM that allocates memory: a signal that meets the process inside malloc, as it mostly
-    is while libraries load, would make it wait for itself for ever. And Ctrl-C inside an import ends in a traceback.
+    Paddle installs a handler for SIGTERM that allocates memory: a signal that arrives inside malloc, which is likely
+    while libraries load, would deadlock. And Ctrl-C inside an import ends in a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -100,7 +101,7 @@ def _signals_wait() -> Iterator[None]:
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
             for number, handler in handlers.items():
                 if handler is not None:  # set by something other than Python
                     signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Which code on which machine: what a result is to name."""
+"""Provenance of a result: the version of the code, and the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("simplepose")
 
 
 def machine() -> str:
-    """Processor, cores and memory of this computer, for results to name."""
+    """Processor, cores and memory of this computer, for reports."""
     name, memory = platform.processor() or platform.machine(), ""
     with contextlib.suppress(OSError, StopIteration, ValueError):  # Linux only
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -31,7 +31,7 @@ def machine() -> str:
 def git_commit() -> str:
     """The checkout's commit, with "-dirty" if files differ from it; "unknown" outside of a checkout.
 
-    A repository further out, such as one whose virtual environment this is installed in, is somebody else's.
+    An enclosing repository, such as one whose virtual environment this package is installed in, does not count.
     """
     checkout = Path(simplepose.__file__).resolve().parents[2]
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(checkout.parent)}

@@ -15,11 +15,11 @@ logger = logging.getLogger("simplepose")
 
 
 class Stopped(Exception):
-    """The user wants the training to end; every process raises this after the same step."""
+    """The user asked to stop the training; every process raises this after the same step."""
 
 
 class StopRequest:
-    """Within `with StopRequest() as stop`, Ctrl-C and SIGTERM ask for an end; a second one ends at once."""
+    """Within `with StopRequest() as stop`, Ctrl-C and SIGTERM request a stop; a second one stops at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
     # paddle.distributed.launch sends SIGTERM three times to each process in turn, and kills it half a minute later.
@@ -33,7 +33,7 @@ class StopRequest:
         self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         if hasattr(signal, "siginterrupt"):  # not on Windows
             for number in self.SIGNALS:
-                signal.siginterrupt(number, False)  # or waiting for other processes would end in an error
+                signal.siginterrupt(number, False)  # else waiting for other processes would raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -44,7 +44,7 @@ class StopRequest:
         if not self.requested:
             self.requested, self._since = True, time.monotonic()
             # Not through the log: its lock may be held by the very code that the signal interrupts.
-            with contextlib.suppress(OSError):  # standard error may lead to a full disk, or to nobody
+            with contextlib.suppress(OSError):  # standard error may be a full disk or a closed pipe
                 os.write(2, b"=> stopping after this step or a few, and saving; once more ends at once\n")
         elif ranks()[1] == 1 or time.monotonic() - self._since > self.LAUNCHER_REPEATS:
             os._exit(128 + number)

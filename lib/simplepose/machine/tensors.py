@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle import Tensor
 
-BLOCK = 1 << 14  # numbers of a block that stays in the processor's cache between two operations
+BLOCK = 1 << 14  # elements of a block that stays in the processor's cache between two operations
 
 
 def array_of(tensor: Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
 """COCO's keypoint score: object keypoint similarity (OKS), non-maximum suppression by it, and average precision.
 
 OKS of two poses is the mean over joints of exp(-d^2 / (2 area (2 sigma)^2)), with d the distance in pixels and sigma
-the joint's own fall-off. AP itself comes from pycocotools, so that it is everybody's AP.
+the joint's own fall-off. AP itself is computed by pycocotools, so that it is comparable.
 Source: https://cocodataset.org/#keypoints-eval, and `oks_iou`, `oks_nms` and `evaluate` of the original.
 """
 
@@ -85,7 +85,7 @@ def coco_metrics(truth: CocoAnnotations, results: Sequence[dict[str, Any]], skel
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress and the figures that our table holds
+    with contextlib.redirect_stdout(io.StringIO()):  # silences its progress and the figures that our table has
         ground_truth = COCO()
         ground_truth.dataset = {
             "images": list(truth.images.values()),
@@ -99,7 +99,7 @@ def coco_metrics(truth: CocoAnnotations, results: Sequence[dict[str, Any]], skel
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # pycocotools says -1 where no person of that size is annotated
+    # pycocotools gives -1 where no person of that size is annotated
     return {name: float(value) if value >= 0 else float("nan") for name, value in zip(COLUMNS, evaluation.stats)}
 
 
@@ -177,7 +177,7 @@ class CocoEvaluator(PredictionCollector):
         self.oks_threshold = oks_threshold
         self.soft_nms = soft_nms
         self.predictions_file = f"results/keypoints_{image_set}_results.json"
-        self._results: list[dict[str, Any]] | None = None  # scored and saved, made once
+        self._results: list[dict[str, Any]] | None = None  # computed once, for scoring and saving
 
     def add(self, indices: np.ndarray, joints: np.ndarray, scores: np.ndarray) -> None:
         super().add(indices, joints, scores)
@@ -194,7 +194,7 @@ class CocoEvaluator(PredictionCollector):
             scratch.write_text(json.dumps(self.results()), encoding="utf-8")
 
     def results(self) -> list[dict[str, Any]]:
-        """Entries of COCO's results file: rescored, and thinned out image by image."""
+        """Entries of COCO's results file: rescored, and after OKS NMS in each image."""
         if self._results is None:
             self._results = self._rescored_and_thinned_out()
         return self._results

@@ -1,4 +1,4 @@
-"""What every evaluator does first: keep the predictions of a set by row."""
+"""Collects the predictions of a set by row, for every evaluator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class PredictionCollector:
-    """Predictions of N samples with K joints; a row that is added twice counts once. What is added after a scoring
+    """Predictions of N samples with K joints; a row that is added twice counts once. The first `add` after a scoring
     begins a new round, such as the next epoch's."""
 
     def __init__(self, num_samples: int, num_joints: int):
@@ -24,7 +24,7 @@ class PredictionCollector:
         self.seen[indices] = True
 
     def require_all(self) -> None:
-        """To be called before scoring; raises RuntimeError if a row was not added: a defect of the caller."""
+        """To be called before scoring; raises RuntimeError if a row was not added, which is a bug of the caller."""
         if not self.seen.all():
             raise RuntimeError(f"{(~self.seen).sum()} of {len(self.seen)} persons were never predicted")
         self._complete = True

@@ -1,4 +1,4 @@
-"""The baseline of all baselines: answer the mean training pose for everybody."""
+"""The simplest baseline: predict the mean training pose for every person."""
 
 from __future__ import annotations
 

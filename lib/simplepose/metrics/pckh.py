@@ -120,7 +120,7 @@ def _finite(content: dict[str, np.ndarray], name: str, path: str | Path) -> np.n
 
 
 def _load_mat(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Those of the named arrays that a MATLAB file holds; how large they are is looked at first."""
+    """Those of the named arrays that a MATLAB file holds; their sizes are checked before they are read."""
     require_regular(path, "MATLAB", MAX_MAT_BYTES)
     try:
         for name, shape, _ in whosmat(str(path), appendmat=False):
@@ -130,13 +130,13 @@ def _load_mat(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         return {name: content[name] for name in names if isinstance(content.get(name), np.ndarray)}
     except UserError:
         raise
-    except Exception as error:  # scipy raises whatever a damaged file leads it into
+    except Exception as error:  # scipy raises all kinds of exceptions on damaged files
         raise UserError(f"{path} is not a readable MATLAB v5 file: {error}") from None
 
 
 def normalized_errors(predictions: np.ndarray, truth: PckhGroundTruth) -> np.ndarray:
     """Distances in head sizes, (N, K, 2) -> (N, K)."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # a head box without size: nothing is within its reach
+    with np.errstate(divide="ignore", invalid="ignore"):  # head boxes of size zero: no joint is within reach
         x, y = (predictions[..., axis] - truth.joints[..., axis] for axis in (0, 1))
         return np.sqrt(x * x + y * y) / truth.head_sizes[:, None]
 
@@ -144,7 +144,7 @@ def normalized_errors(predictions: np.ndarray, truth: PckhGroundTruth) -> np.nda
 def person_hits(predictions: np.ndarray, truth: PckhGroundTruth) -> tuple[np.ndarray, np.ndarray]:
     """For each person, of the joints in `Mean`: how many are within 0.5 and how many are labelled, (N,) each.
 
-    `Mean` is 100 times the sum of the one over the sum of the other.
+    `Mean` is 100 times the sum of the former over the sum of the latter.
     """
     counted = truth.labelled & _in_mean(truth)
     hits = counted & (normalized_errors(predictions, truth) <= THRESHOLD)

@@ -22,12 +22,12 @@ class PoseResNet(nn.Layer):
         style: where a bottleneck strides, "pytorch" or "caffe".
         deconv_filters, deconv_kernels: channels and kernel size (4, 3 or 2) of each deconvolution.
         deconv_bias: give the deconvolutions a bias.
-        final_kernel: 1 or 3, of the layer that draws the heatmaps.
+        final_kernel: 1 or 3, of the layer that outputs the heatmaps.
 
     Head layers start from N(0, 0.001) with zero biases (paper section 3; the original's `init_weights`).
 
     Raises:
-        UserError: for a size outside of these.
+        UserError: for an unsupported argument.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class PoseResNet(nn.Layer):
             channels, num_joints, final_kernel, padding=padding, weight_attr=narrow, bias_attr=zero
         )
         self.final_layer.window = (1, (padding, padding))
-        self.kernels = None  # another way to compute the training passes: `onednn_training.TrainingKernels`
+        self.kernels = None  # alternative implementation of the training passes: `onednn_training.TrainingKernels`
 
     def freeze_backbone(self, frozen: bool) -> ResNet | None:
-        """Take the backbone's weights out of the gradient, or back in.
+        """Exclude the backbone's weights from training, or include them again.
 
         Returns:
-            The backbone if it is frozen now: to be run in eval mode, so that its batch-norm statistics stay as well.
+            The backbone if it is frozen now: run it in eval mode, so that its batch-norm statistics stay fixed, too.
         """
         for weight in self._backbone_weights:
             weight.stop_gradient = frozen

@@ -1,1 +1,1 @@
-"""Pages about results."""
+"""Reports about results."""

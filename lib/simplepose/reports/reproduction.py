@@ -1,6 +1,6 @@
-"""A reproduction on one page: several seeds of an experiment beside the curve that they should follow.
+"""A reproduction report on one page: several seeds of an experiment compared with reference curves.
 
-Everything here works on what trainings and validations left on disk; `pose_estimation/reproduce.py` runs those.
+Everything here works on files that trainings and validations wrote; `commands/reproduce.py` runs those.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from simplepose.core.geometry import apply_affine, crop_affine
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.sample import PoseSample
 
-# What a reproduction is held to: the training loss, epoch by epoch, once the first two have shaken off how the weights
-# began; and the final score.
+# Criteria of a reproduction: the training loss of each epoch, without the first two, which depend on the initial
+# weights; and the final score.
 FIRST_COMPARED_EPOCH = 2
 LOSS_TOLERANCE = 0.01  # of the reference's range
 SCORE_TOLERANCE = 3.0  # points
 
-# Of the seeds' curves, and of the reference's.
+# Colours of the seeds' curves, and of the reference's.
 COLORS = [f"tab:{name}" for name in ("orange", "blue", "green", "red", "purple", "brown", "pink", "olive", "cyan")]
 GRAYS = ("0.35", "0.6", "0.75")
 
@@ -43,7 +43,7 @@ Entry = dict[str, Any]  # figures of one epoch, as history.json has them
 
 @dataclass(frozen=True)
 class Scored:
-    """Weights of a run, scored.
+    """Scores of one of a run's weight files.
 
     Attributes:
         epoch: after which they were saved.
@@ -80,7 +80,7 @@ def read_reference(path: str | os.PathLike, primary: str) -> dict[int, list[Entr
         For each seed its epochs in order, epoch 0 first.
 
     Raises:
-        UserError: unreadable, without a column or an epoch that is needed.
+        UserError: unreadable, or without a column or an epoch that is needed.
     """
     rows = list(csv.DictReader(read_text(path, "reference").splitlines()))
     if not rows:
@@ -103,7 +103,7 @@ def read_reference(path: str | os.PathLike, primary: str) -> dict[int, list[Entr
 
 @dataclass(frozen=True)
 class Check:
-    """One thing a reproduction is held to."""
+    """One criterion of a reproduction, and its outcome."""
 
     what: str
     found: str
@@ -111,7 +111,7 @@ class Check:
 
 
 def checks(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str) -> list[Check]:
-    """Hold every run against the reference's range over its seeds."""
+    """Compare every run with the reference's range over its seeds."""
     return [check for run in runs for check in _checks_of(run, reference, primary)]
 
 
@@ -162,12 +162,12 @@ def draw_curves(path: str | os.PathLike, runs: Sequence[Run], reference: dict[in
     """Training loss and score by epoch as a picture; the reference dashed.
 
     Raises:
-        UserError: the folder does not take the file.
+        UserError: the folder is not writable.
     """
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "", "svg.fonttype": "none"})  # the same input, the same file
+    matplotlib.rcParams.update({"svg.hashsalt": "", "svg.fonttype": "none"})  # same input, same file
     import matplotlib.pyplot as plt
 
     figure, (losses, scores) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
@@ -199,7 +199,7 @@ def draw_poses(
     counts: np.ndarray,
     skeleton: Skeleton,
 ) -> None:
-    """A sheet of the best, the middling and the worst persons, a row each: no photograph, the annotation in grey.
+    """A sheet of the best, median and worst persons, one row each: no photograph, the annotation in grey.
 
     Args:
         predictions: (N, K, 2) image pixels, 0-based.
@@ -226,7 +226,7 @@ def draw_poses(
 
 
 def notes_of(cfg: str | os.PathLike) -> list[tuple[str, str]]:
-    """("note", text) of each comment "# Note: ..." in an experiment file: what readers of its scores have to know."""
+    """("note", text) of each comment "# Note: ..." in an experiment file: caveats for readers of its scores."""
     text = Path(cfg).read_text(encoding="utf-8")
     return [("note", note) for note in re.findall(r"^# Note: +(.*)$", text, re.MULTILINE)]
 
@@ -278,8 +278,8 @@ def _epochs(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str
 
 
 def _scores(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str) -> list[str]:
-    """Best and last weights of every run, and the reference's last, with what the persons' number leaves open."""
-    # The evaluator's metrics come first; after them the loss, which detected boxes have not, and the recipe.
+    """Best and last weights of every run, and the reference's last, with the bootstrap intervals."""
+    # The evaluator's metrics come first; after them the loss, which is absent with detected boxes, and the recipe.
     columns = list(takewhile(lambda name: name not in ("valid_loss", "test_set"), runs[0].last.metrics))
     rows = []
     for run in runs:
@@ -310,7 +310,7 @@ def _number(value: float | None, digits: int) -> str:
 def bootstrap_interval(
     hits: np.ndarray, counts: np.ndarray, rng: np.random.Generator, samples: int = 10000
 ) -> tuple[float, float]:
-    """95 % interval of a percentage hits / counts if other persons of the same kind had been asked.
+    """95 % bootstrap interval of the percentage hits / counts, for another sample of such persons.
 
     Args:
         hits, counts: (N,), of each person.

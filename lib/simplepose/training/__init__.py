@@ -1,1 +1,1 @@
-"""The training loop and what watches over it."""
+"""Training: the loop, its state and checkpoints, evaluation, health checks."""

@@ -1,4 +1,4 @@
-"""Half precision on a GPU."""
+"""Mixed precision on a GPU: float16 passes and loss scaling."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from simplepose.core.errors import UserError
 class LossScaler:
     """Multiplies the loss so that the small gradients of a float16 backward pass are not rounded to zero.
 
-    A step whose gradient overflows is left out and the scale halved, to no less than 1; after `patience` steps in a row
-    without one it doubles. Source: Micikevicius et al., Mixed Precision Training, ICLR 2018, section 3.2.
+    A step whose gradient overflows is skipped and the scale halved, to no less than 1; after `patience` steps in a row
+    without an overflow it doubles. Source: Micikevicius et al., Mixed Precision Training, ICLR 2018, section 3.2.
     """
 
     def __init__(self, scale: float = 2.0**15, patience: int = 2000):
@@ -24,7 +24,7 @@ class LossScaler:
         self.good_steps = 0
 
     def step(self, optimizer: Optimizer) -> bool:
-        """Take a step with the gradients at their true scale; whether it was taken."""
+        """Take a step with the gradients at their true scale; returns whether it was taken."""
         gradients = [parameter.grad for parameter in optimizer._parameter_list if parameter.grad is not None]
         with paddle.no_grad():
             finite = math.isfinite(float(paddle.add_n([gradient.sum() for gradient in gradients])))
@@ -42,14 +42,14 @@ class LossScaler:
 
 
 class MixedPrecision:
-    """Forward and backward passes in float16 where that pays.
+    """Forward and backward passes in float16 where that is faster.
 
     Weights, their gradients, the loss, the optimiser and everything saved stay float32 at every level: a checkpoint
-    goes on at any.
+    can be resumed at any level.
 
     Args:
-        level: "O0": float32 throughout. "O1": convolutions and deconvolutions in float16; on a CPU nothing here, as its
-            bfloat16 is a matter of the network's kernels. "O2": all but what float16 cannot do.
+        level: "O0": float32 throughout. "O1": convolutions and deconvolutions in float16; on a CPU nothing here, as the
+            network's kernels do bfloat16. "O2": everything except what is unsafe in float16.
 
     Raises:
         UserError: O1 on a GPU without float16, where Paddle would train in float32; O2 on that or on a CPU.
@@ -67,7 +67,7 @@ class MixedPrecision:
         return self.scaler.scale if self.scaler else 1.0
 
     def forward(self, model: nn.Layer, images: Tensor) -> Tensor:
-        """What the model makes of the images, in float32."""
+        """The model's output for the images, in float32."""
         if not self.enabled:
             return model(images)
         # Deconvolutions are not on Paddle's own list. With promotion, float32 weights would make all of O2 float32.
@@ -78,18 +78,18 @@ class MixedPrecision:
         (loss * self.loss_scale if self.scaler else loss).backward()
 
     def step(self, optimizer: Optimizer) -> None:
-        """One step with the gradients at their true scale, or none if one of them overflowed."""
+        """One step with the gradients at their true scale; skipped if one of them overflowed."""
         if self.scaler:
             self.scaler.step(optimizer)
         else:
             optimizer.step()
 
     def state_dict(self) -> dict[str, float]:
-        """The loss scale and what its next change hangs on; empty at O0."""
+        """The loss scale and the counter for its next change; empty at O0."""
         return {"scale": self.scaler.scale, "good_steps": self.scaler.good_steps} if self.scaler else {}
 
     def set_state_dict(self, state: dict[str, float]) -> None:
-        """Go on with that scale; a state from O0 has none, and O0 needs none."""
+        """Restore the scale; a state from O0 has none, and O0 needs none."""
         if self.scaler and state:
             self.scaler.scale, self.scaler.good_steps = state["scale"], state["good_steps"]
 

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a training needs to go on."""
+"""Checkpoints: everything that is needed to resume a training."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ HISTORY = "history.json"
 def save_checkpoint(
     path: str | os.PathLike, state: TrainingState, metadata: dict[str, Any] | None = None, keep: int = 1
 ) -> None:
-    """Write everything that a training needs to go on; with metadata it is a weight file that describes itself too.
+    """Write everything that is needed to resume a training; with metadata it is also a self-describing weight file.
 
-    The file takes its name when it is whole and on the disk; the `keep` - 1 before it stay as <path>.1, <path>.2, ...
+    The file gets its name when it is complete and on the disk; the `keep` - 1 before it stay as <path>.1, <path>.2, ...
     """
     with written_whole(path, keep) as scratch:
         write_checked(scratch, {**state.state_dict(), METADATA_KEY: json.dumps(metadata or {})})
@@ -49,7 +49,7 @@ def find_checkpoints(run_folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: str | os.PathLike, state: TrainingState) -> None:
-    """Load what `save_checkpoint` wrote, on every process what the first one reads.
+    """Load a checkpoint: the first process reads it, and all processes get the same content.
 
     Args:
         path: a checkpoint; or a run folder, whose newest undamaged one is taken.
@@ -62,7 +62,7 @@ def load_checkpoint(path: str | os.PathLike, state: TrainingState) -> None:
 
 
 def _read_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint and what is in it. Of a run folder a damaged one is named and the one before taken."""
+    """The checkpoint and its content. In a run folder, a damaged one is reported and the one before it is taken."""
     candidates = find_checkpoints(path) if path.is_dir() else [path]
     for candidate, before in zip(candidates, [*candidates[1:], None]):
         try:
@@ -86,13 +86,13 @@ def _read_whole_checkpoint(path: Path) -> dict[str, Any]:
 class CheckpointKeeper:
     """Keeps a training's checkpoints, best weights and history on disk; the first process alone writes.
 
-    A file that cannot be written, as on a full disk, is said; the training goes on, and what was there stays.
+    If a file cannot be written, as on a full disk, a warning is logged and the training continues; the old file stays.
 
     Args:
         folder: the run folder.
-        describe: makes the metadata of a weight file from some figures; see `weights_metadata`.
+        describe: makes the metadata of a weight file from some figures; see `build.model.weights_metadata`.
         every_seconds, every_steps: how often a checkpoint is due within an epoch; None for never.
-        keep: how many remain.
+        keep: how many checkpoints remain.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class CheckpointKeeper:
         self._saved_at = time.monotonic()
 
     def clean_up(self) -> None:
-        """Remove what a training that was killed amid writing left in the folder."""
+        """Remove scratch files of a training that was killed while writing."""
         for name in (CHECKPOINT, BEST_WEIGHTS, LAST_WEIGHTS, HISTORY) if self._is_writer else ():
             remove_scratch(self.folder, name)
 
@@ -127,7 +127,7 @@ class CheckpointKeeper:
         return self.every_steps is not None and self._steps >= self.every_steps
 
     def save(self) -> bool:
-        """Write a checkpoint now; whether it could be written."""
+        """Write a checkpoint now; returns whether it could be written."""
         progress = self.state.progress
         metadata = self.describe(epoch=progress.epoch, iteration=progress.iteration)
         saved = self._written(save_checkpoint, self.folder / CHECKPOINT, self.state, metadata, self.keep)
@@ -135,7 +135,7 @@ class CheckpointKeeper:
         return saved
 
     def finish_epoch(self, figures: dict[str, float], metrics: dict[str, float], primary: str) -> None:
-        """Note an epoch's figures and scores; keep its weights if they are the best so far; write a checkpoint."""
+        """Record an epoch's figures and scores; keep its weights if they are the best so far; write a checkpoint."""
         progress = self.state.progress
         epoch = progress.epoch
         progress.history.append({"epoch": epoch, **figures, **metrics})
@@ -151,10 +151,10 @@ class CheckpointKeeper:
         self.save()  # last: resuming from it does not repeat the above
 
     def finish(self) -> None:
-        """Write the history, which a full disk may have kept back, and the weights after the last epoch.
+        """Write the history, which may have failed on a full disk before, and the weights after the last epoch.
 
         Raises:
-            UserError: that failed; both are in the checkpoint.
+            UserError: writing failed; both are in the checkpoint.
         """
         if self._is_writer:
             write_json(self.folder / HISTORY, self.state.progress.history)
@@ -163,7 +163,7 @@ class CheckpointKeeper:
             logger.info("=> saving final model state to %s", path.as_posix())
 
     def _describe_epoch(self) -> dict[str, Any]:
-        figures = finite_or_none(self.state.progress.history[-1])  # metadata are JSON
+        figures = finite_or_none(self.state.progress.history[-1])  # metadata is JSON
         return self.describe(epoch=figures.pop("epoch"), metrics=figures)
 
     def _written(self, write: Callable[..., None], *arguments: Any) -> bool:

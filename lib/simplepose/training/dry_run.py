@@ -1,4 +1,4 @@
-"""A training in miniature: every part of it once, and what the whole will take. Nothing of it is kept."""
+"""Dry run: every part of a training once, and estimates of time, memory and disk space. Nothing is kept."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def dry_run(
     """Two steps of training, two batches of validation, a checkpoint saved and loaded; then the estimates, in the log.
 
     Args:
-        keeper: of the training; what it keeps goes to a temporary folder inside its own.
+        keeper: of the training; here it writes to a temporary folder inside its own.
         trained, network: its network, as it is trained and as it is validated.
         frozen: as `train_one_epoch` takes it.
     """
@@ -92,7 +92,7 @@ def dry_run(
     iterations, batches = len(train_loader), len(valid_loader)
     epochs = loop.end_epoch - state.progress.epoch
     seconds = epochs * (iterations * iteration_seconds + batches * valid_seconds + save_seconds)
-    # A new checkpoint is whole before the oldest goes; best and last weights stay beside them.
+    # A new checkpoint is complete before the oldest is deleted; best and last weights stay beside them.
     disk_bytes = (keeper.keep + 1) * checkpoint_bytes + 2 * weights_bytes
     logger.info(
         "=> dry run: %.3f s an iteration, %.3f s a batch of validation, %.2f s and %s a checkpoint",
@@ -115,7 +115,7 @@ def dry_run(
 
 
 def _memory() -> str:
-    """The most that this process has used so far."""
+    """The peak memory of this process so far."""
     import paddle
 
     parts = []

@@ -52,7 +52,7 @@ def evaluate(
     pictures: DebugPictures | None = None,
     stop: StopRequest | None = None,
 ) -> tuple[dict[str, float], tuple[Batch, np.ndarray] | None]:
-    """Predict every sample and hand it to the evaluator, in the image's own coordinates.
+    """Predict every sample and pass it to the evaluator, in the image's own coordinates.
 
     Over several processes each predicts some of the batches, and every evaluator receives all of them in order.
 
@@ -61,7 +61,7 @@ def evaluate(
         (N, K, h, w), to draw, or None if it had none.
 
     Raises:
-        Stopped: on every process, if one of them was asked to.
+        Stopped: on every process, if one of them was asked to stop.
     """
     dataset = loader.dataset
     batch_time, losses, accuracy = Average(), Average(), Average()
@@ -95,7 +95,7 @@ def evaluate(
     shares = gather((results, stop is not None and stop.requested))
     if any(stopped for _, stopped in shares):
         raise Stopped
-    losses, accuracy = Average(), Average()  # over everybody's batches, in the order of a single process
+    losses, accuracy = Average(), Average()  # over the batches of all processes, in the order of a single one
     for indices, joints, scores, loss, correct in sorted(
         (r for share, _ in shares for r in share), key=lambda r: r[0][0]
     ):
@@ -112,15 +112,15 @@ NUM_PICTURES = 16  # crops with predictions shown in VisualDL
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """How a set is scored, and what its scores are to be known by.
+    """How a set is scored, and how its scores are labelled.
 
     Attributes:
         inference: flip test and decoding.
         test_set, boxes: which set, and where its boxes come from.
         arch: the network's name in the table.
-        model_file: whose weights they are; "" in a training.
+        model_file: the weight file; "" during a training.
         print_freq: batches between two lines in the log.
-        use_target_weight: joints that are not labelled do not count in the loss.
+        use_target_weight: unlabelled joints do not count in the loss.
     """
 
     inference: InferenceSettings
@@ -163,7 +163,7 @@ def evaluate_and_report(
         return figures, {}
     metrics = evaluator.compute()
     recipe = {"test_set": settings.test_set, "boxes": settings.boxes, **asdict(settings.inference)}
-    # Scores on annotated and on detected boxes, with and without the flip test, differ: never one without its recipe.
+    # Scores on annotated and on detected boxes, with and without the flip test, differ: always log the recipe, too.
     logger.info("=> %s", ", ".join(f"{name} {value}" for name, value in recipe.items()))
     if metrics:
         for line in evaluator.table(settings.arch, metrics):

@@ -1,4 +1,4 @@
-"""What somebody watching the training would notice: a NaN loss, or a network that does not learn."""
+"""Health checks during training: a NaN loss, or a network that does not learn."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from simplepose.training.loop import Iteration, Reading, Watcher
 
 logger = logging.getLogger("simplepose")
 
-PATIENCE = 20  # steps after which something that should have changed is worth a warning
+PATIENCE = 20  # steps without an expected change before a warning
 
 
 class Health(Watcher):
-    """Looks at a training's losses, and at its steps between the gradient and the optimiser.
+    """Checks a training's losses, and its steps between the gradient and the optimiser.
 
     Args:
-        model: whose gradients are looked at.
+        model: whose gradients are checked.
         dataset: the training set.
         folder: for the dump of a batch whose loss is NaN or infinite.
     """
@@ -43,7 +43,7 @@ class Health(Watcher):
             logger.warning("=> no training sample labels %s: the network cannot learn it", ", ".join(never))
 
     def wants_every_loss(self) -> bool:
-        """Until it can say that nothing is learnt."""
+        """True until the check for a network that does not learn is over."""
         return self._steps < PATIENCE
 
     def late_loss(self, epoch: int, reading: Reading) -> None:
@@ -59,11 +59,11 @@ class Health(Watcher):
         where = (now.batch, now.heatmaps, now.lr, now.epoch, now.index)
         if not math.isfinite(loss):
             raise self._not_finite("loss", loss, *where)
-        # Paddle's ReLU makes 0 of NaN, so that the loss can stay finite over a network that is ruined; the gradient of
-        # its first layer tells.
+        # Paddle's ReLU maps NaN to 0, so that the loss can stay finite although the network is full of NaN; the
+        # gradient of its first layer shows it.
         first = next((parameter.grad for parameter in self._parameters.values() if parameter.grad is not None), None)
         slope = 0.0 if first is None else float(first.abs().sum())
-        if not math.isfinite(slope) and now.loss_scale <= 1:  # or a smaller scale is tried next
+        if not math.isfinite(slope) and now.loss_scale <= 1:  # else a smaller scale is tried next
             raise self._not_finite("gradient", slope, *where)
         self._compare(loss)
         if self.wants_every_loss():

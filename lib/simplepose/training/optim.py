@@ -65,8 +65,8 @@ def build_optimizer(
     Args:
         kind: "adam" (without weight decay, as the original), "adamw", or "sgd" (momentum, L2 decay).
         rate: its learning rate; see `learning_rate`.
-        max_grad_norm: the gradient of all parameters together is shortened to this length; 0: it is left alone.
-        epsilon: of Adam and AdamW: what gradients much below it teach is lost.
+        max_grad_norm: maximum norm of the gradient of all parameters together; 0: no clipping.
+        epsilon: of Adam and AdamW; gradients much smaller than it have hardly any effect.
     """
     import paddle
 
@@ -86,13 +86,13 @@ def build_optimizer(
 
 
 class WeightAverage:
-    """An exponential moving average of a network's weights and batch-norm statistics, in a network of its own.
+    """An exponential moving average of a network's weights and batch-norm statistics, held by a second network.
 
     After step n (from 0), average = d * average + (1 - d) * weights with d = min(decay, n / (10 + n)): it starts as the
-    weights after the first step, and follows faster as long as there were few.
+    weights after the first step, and follows faster in the first steps.
 
     Args:
-        network: like the one to be averaged; whatever weights it has.
+        network: of the same architecture; its weights are overwritten.
         decay: 0.999 looks back over about a thousand steps.
     """
 
@@ -102,7 +102,7 @@ class WeightAverage:
         self.steps = 0
 
     def update(self, model: nn.Layer) -> None:
-        """Take up the weights after one more step."""
+        """Update the average with the weights after one more step."""
         import paddle
 
         decay = min(self.decay, self.steps / (10 + self.steps))

@@ -33,7 +33,7 @@ class DebugPictures:
     heatmaps_pred: bool
 
     def save(self, prefix: str, batch: Batch, heatmaps: np.ndarray) -> None:
-        """Write <folder>/<prefix>_{gt,pred,hm_gt,hm_pred}.jpg as far as they are asked for and the disk takes them."""
+        """Write <folder>/<prefix>_{gt,pred,hm_gt,hm_pred}.jpg as far as configured; only warns if the disk is full."""
         crops = denormalize(batch.images, self.input_format)
         for name, wanted, maps in (("gt", self.images_gt, batch.heatmaps), ("pred", self.images_pred, heatmaps)):
             if wanted:

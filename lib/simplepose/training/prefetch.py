@@ -1,4 +1,4 @@
-"""Batches that reach the device while the last one is at work."""
+"""Prefetching: the next batch is copied to the device while the current one is processed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simplepose.data.dataset import Batch
 
 
 class _Passing(paddle.io.IterableDataset):
-    """Hands on a batch's arrays, and keeps the batch for whoever receives their tensors."""
+    """Passes on a batch's arrays, and keeps the batch for the receiver of their tensors."""
 
     def __init__(self, batches: Iterable[Batch]):
         super().__init__()
@@ -33,7 +33,7 @@ class _Passing(paddle.io.IterableDataset):
 def on_device(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
     """Each batch, and its images, heatmaps and weights as tensors on the current device.
 
-    For a GPU, Paddle's reader copies the next batch from page-locked memory while this one is at work.
+    For a GPU, Paddle's reader copies the next batch from page-locked memory while the current one is processed.
     """
     kind, _, number = paddle.get_device().partition(":")
     if kind == "gpu":
@@ -44,7 +44,7 @@ def on_device(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor, Tensor,
 
 
 def read_ahead(batches: Iterable[Batch], place: Any) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
-    """As `on_device`, for a place that copying to takes time."""
+    """As `on_device`, for a device to which copying takes time."""
     source = _Passing(batches)
     reader = paddle.io.DataLoader(source, batch_size=None, places=[place], use_buffer_reader=True, return_list=True)
     for tensors in reader:

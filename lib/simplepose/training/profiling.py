@@ -1,4 +1,4 @@
-"""Where the time of a training iteration goes: by phase, and as a trace of every kernel. What it learns is not kept."""
+"""Profiles training iterations: time by phase, and a trace of every kernel. What is learnt is discarded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRACE = "profile.json"  # in the run folder
 
 
 class Phases:
-    """Adds up what the phases of an iteration take; each waits for the device, so that it is charged with its own."""
+    """Adds up the time of each phase of an iteration; a phase waits for the device, so that its own work is counted."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -45,7 +45,7 @@ class Phases:
 
 
 class _Steps(Watcher):
-    """What the phases of the steps after the warm-up took, without what the profiler does at its start and end."""
+    """The time of the phases after the warm-up, without what the profiler does at its start and end."""
 
     def __init__(self, phases: Phases, profiler: Profiler):
         self.phases, self.profiler = phases, profiler
@@ -70,8 +70,8 @@ def profile(
     iterations: int,
     folder: Path,
 ) -> None:
-    """Train `iterations` iterations, with accumulated gradients as many as whole steps have; write
-    <folder>/profile.json, and log the split.
+    """Train `iterations` iterations, rounded up to whole steps with accumulated gradients; write <folder>/profile.json,
+    and log the split.
 
     Args:
         trained, frozen: as `train_one_epoch` takes them.

@@ -1,4 +1,4 @@
-"""The folder of a training: made, claimed, and set aside for the next one."""
+"""The folder of a training: created, locked, and renamed to make room for the next training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("simplepose")
 
 
 def make_run_folder(folder: Path, setting: str = "OUTPUT_DIR") -> Path:
-    """Create the folder that `setting` names, see that it can be written to, and return it.
+    """Create the folder that `setting` names, check that it is writable, and return it.
 
     The first process alone writes to it.
     """
@@ -26,7 +26,7 @@ def make_run_folder(folder: Path, setting: str = "OUTPUT_DIR") -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # under a name of its own: others may be trying, too
+        with tempfile.TemporaryFile(dir=folder):  # under a unique name: other processes may check at the same time
             pass
     except OSError as error:
         raise UserError(
@@ -36,13 +36,13 @@ def make_run_folder(folder: Path, setting: str = "OUTPUT_DIR") -> Path:
 
 
 def claim(run_folder: Path) -> None:
-    """Keep other trainings out of a run folder for as long as this process lives.
+    """Lock a run folder against other trainings for as long as this process lives.
 
-    The lock is the system's, on the folder itself: it leaves no file behind and ends with the process, however that
-    ends. Where there is none to be had (Windows, some network file systems) nobody is kept out.
+    The lock is the system's, on the folder itself: it leaves no file behind and is released when the process ends, in
+    whatever way. Where locks are unavailable (Windows, some network file systems) the folder is not protected.
 
     Raises:
-        UserError: another process has claimed it.
+        UserError: another process has locked it.
     """
     if ranks()[0] != 0:
         return
@@ -61,13 +61,13 @@ def claim(run_folder: Path) -> None:
 def set_aside(run_folder: Path, checkpoints: Sequence[Path]) -> Path | None:
     """Rename a run folder that holds an earlier training, so that a fresh one overwrites nothing.
 
-    The folder that takes its place is claimed, as the earlier one was.
+    The new folder is locked, as the earlier one was.
 
     Args:
         checkpoints: those in the folder, newest first.
 
     Returns:
-        The earlier run's new place, or None if there was none.
+        The earlier run's new path, or None if there was none.
     """
     if ranks()[0] != 0 or not checkpoints:
         return None

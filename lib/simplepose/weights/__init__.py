@@ -1,4 +1,4 @@
-"""Weights: files of any known kind -> name -> numpy array in this project's names, and back.
+"""Weights: reads files of any known kind as name -> numpy array in this project's names, and writes them.
 
     weights = read_weights("pose_resnet_50_256x256.pth.tar")  # .pth, .pdparams, .safetensors alike
     write_weights("pose_resnet_50_256x256.pdparams", weights.state, weights.metadata)
@@ -85,7 +85,7 @@ class WeightFile:
         file_format: "PyTorch (zip)", "PyTorch (legacy)", "Paddle" or "safetensors".
         source: one of `SOURCES`, or "unknown" (the names are then the file's own).
         dropped: names of the file that were left out, such as a classifier's.
-        notes: sentences about conversions of element types, and about a guess.
+        notes: messages about conversions of element types, and about a guess.
     """
 
     path: str
@@ -100,14 +100,14 @@ class WeightFile:
     def description(self) -> dict[str, Any]:
         """What is known of the pose network: configuration key ("MODEL.DEPTH") -> value, as in the metadata.
 
-        Names and shapes have the last word on what they show. Nothing of a backbone without a pose head.
+        Names and shapes take precedence over metadata. Empty for a backbone without a pose head.
         """
         network = describe_network({name: array.shape for name, array in self.state.items()})
         return {**self.metadata.get(CONFIG_KEY, {}), **network} if network else {}
 
 
 def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFile:
-    """Read weights of any known format and source; format and source are told from the content.
+    """Read weights of any known format and source; both are recognised from the content.
 
     Args:
         path: .pth, .pth.tar, .pt, .pdparams, .safetensors, or a training checkpoint that holds a state dict.
@@ -157,7 +157,7 @@ def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFi
 def write_weights(
     path: str | os.PathLike, state: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write weights in the format that the extension names, all at once or not at all.
+    """Write weights in the format that the extension names, atomically.
 
     Args:
         path: `.pdparams`, `.safetensors`, or `.pth` (PyTorch state dict in the original's names). The file
@@ -191,12 +191,12 @@ def read_pickle_checked(path: str | os.PathLike) -> Any:
     Raises UserError as `read_paddle` does.
     """
     path = os.fspath(path)
-    _file_format(path)  # friendlier words for files that are no pickles at all
+    _file_format(path)  # clearer errors for files that are not pickles
     return read_paddle(path)
 
 
 def _file_format(path: str) -> str:
-    """The name of the format, told from the first bytes."""
+    """The name of the format, recognised from the first bytes."""
     require_regular(path, "weight", WEIGHT_BYTES)
     try:
         with open(path, "rb") as stream:

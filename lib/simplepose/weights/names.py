@@ -1,4 +1,4 @@
-"""Which name a tensor has elsewhere: literal rules from other sources' names to this project's and back.
+"""Tensor names: literal rules from other sources' names to this project's and back.
 
 Names here:  backbone.conv1.weight  backbone.layer1.0.bn1._mean  deconv_layers.0.weight  final_layer.weight
 
@@ -15,8 +15,7 @@ Names here:  backbone.conv1.weight  backbone.layer1.0.bn1._mean  deconv_layers.0
 
 Layouts are equal everywhere: convolutions (out, in, kh, kw), transposed convolutions (in, out, kh, kw).
 Nothing is transposed; only `fc`, which is, is dropped. Whether a bottleneck strides in its 1x1 (caffe style)
-or its 3x3 convolution leaves no trace in names or shapes: it stays the configuration's business
-(MODEL.STYLE).
+or its 3x3 convolution leaves no trace in names or shapes: only the configuration says so (MODEL.STYLE).
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ SOURCES = (
 )
 
 #: How the pixels reached the network when these weights were trained; the names are
-#: `preprocessing.INPUT_FORMATS`. microsoft: OpenCV's BGR, normalised as if it were RGB. hrnet: its ResNet
+#: `core.images.INPUT_FORMATS`. microsoft: OpenCV's BGR, normalised as if it were RGB. hrnet: its ResNet
 #: configurations say COLOR_RGB: false, so the same (a model trained with COLOR_RGB: true needs "rgb").
 #: humanposebl: BGR without the division by 255. mmpose (to_rgb): RGB. A backbone alone decides nothing: the
 #: original trains its pose networks on BGR from torchvision's RGB backbone.
@@ -147,7 +146,7 @@ def from_project(state: Mapping[str, np.ndarray], counters: Mapping[str, int] | 
     Args:
         state: name -> array in this project's names; a backbone alone gives torchvision's names without `fc`.
         counters: batch norm -> `num_batches_tracked`, as `Renamed.counters` has them. None stands for zeros;
-            a mapping is taken at its word: a batch norm it does not list gets no counter.
+            with a mapping, a batch norm that it does not list gets no counter.
     """
     renamed: dict[str, np.ndarray] = {}
     for name, array in state.items():

@@ -1,4 +1,4 @@
-"""A network's weights from and to files."""
+"""Loads a network's weights from files, and saves them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("simplepose")
 
 
 def load_weights(model: nn.Layer, weights: WeightFile | str | os.PathLike) -> dict[str, Any]:
-    """Load a weight file, or its path, into the network, every name and shape or nothing.
+    """Load a weight file, or its path, into the network, strictly: every name and shape must match.
 
     Returns:
         The metadata saved with the weights.
@@ -38,10 +38,10 @@ def load_weights(model: nn.Layer, weights: WeightFile | str | os.PathLike) -> di
 
 
 def imagenet_weights(depth: int) -> Path:
-    """Paddle's own ImageNet weights of a ResNet (stride in the 3x3 convolution): from its cache, or fetched into it.
+    """Paddle's own ImageNet weights of a ResNet (stride in the 3x3 convolution): from its cache, or downloaded into it.
 
     Raises:
-        UserError: not in the cache and not to be had; it says which file to place where.
+        UserError: neither cached nor downloadable; the message says which file to place where.
     """
     from paddle.utils import download
     from paddle.vision.models.resnet import model_urls
@@ -65,15 +65,15 @@ HEAD = ("deconv_layers.", "final_layer.")
 
 
 def load_pretrained(model: nn.Layer, path: str | os.PathLike) -> tuple[int, list[str]]:
-    """Load pretrained weights: the whole backbone, and of the head what the file has by that name and in that shape.
+    """Load pretrained weights: the whole backbone, and those of the head that match in name and shape.
 
     Source: `init_weights` of the original, which loads a pose network's head as well, and fails on another shape.
 
     Returns:
-        How many arrays were loaded; the names of those that start anew, or "deconv_layers" for all of its.
+        How many arrays were loaded; the names of those that keep their random start, or "deconv_layers" for all of its.
 
     Raises:
-        UserError: unreadable file, one that lacks a part of the backbone or holds another, or NaN.
+        UserError: unreadable file, one whose backbone is incomplete or of another shape, or NaN.
     """
     weights = read_weights(path)
     backbone = {name: array for name, array in weights.state.items() if name.startswith("backbone.")}
@@ -94,7 +94,7 @@ def load_pretrained(model: nn.Layer, path: str | os.PathLike) -> tuple[int, list
 
 
 def require_finite(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
-    """Raises UserError if an array holds NaN or infinite numbers: what such a network says means nothing."""
+    """Raises UserError if an array holds NaN or infinite numbers: the output of such a network is meaningless."""
     broken = [name for name, array in state.items() if not np.isfinite(array).all()]
     if broken:
         more = f" and {len(broken) - 1} more arrays" if len(broken) > 1 else ""
@@ -102,7 +102,7 @@ def require_finite(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> 
 
 
 def save_weights(model: nn.Layer, path: str | os.PathLike, metadata: dict[str, Any]) -> None:
-    """Write the network's weights, beside their old version until they are whole."""
+    """Write the network's weights; an old file is replaced only when the new one is complete."""
     write_weights(path, arrays_of(model), metadata)
 
 
@@ -118,7 +118,7 @@ def set_strictly(model: nn.Layer, state: dict[str, np.ndarray], path: str | os.P
 def _require_fit(
     model: nn.Layer, state: dict[str, np.ndarray], path: str | os.PathLike, may_miss: Sequence[str] = ()
 ) -> list[str]:
-    """The names that fit; where they do not and no configuration key explains it, every name goes to the log."""
+    """The matching names; on a mismatch that no configuration key explains, every name is logged before it raises."""
     report = compare({name: tensor.shape for name, tensor in model.state_dict().items()}, state)
     try:
         report.require(path, may_miss)

@@ -3,7 +3,7 @@
 `paddle.save` pickles a state dict of numpy arrays together with a table of internal parameter names, and a
 nested object with each tensor as `(internal name, array)`. bfloat16 arrays are stored as uint16 bits.
 
-A training checkpoint is such a pickle with a checksum behind it, where unpicklers do not look.
+A training checkpoint is such a pickle followed by a checksum, which unpicklers ignore.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from simplepose.weights.safe_pickle import Refused, check_sizes, load_pickle, re
 
 NAME_TABLE = "StructuredToParameterName@@"
 SLICES = "UnpackBigParamInfor@@"  # Paddle's own spelling
-METADATA_KEY = "simplepose"  # JSON text beside the arrays; `Layer.set_state_dict` reports it as unexpected, no more
+METADATA_KEY = "simplepose"  # JSON text beside the arrays; `Layer.set_state_dict` only reports it as unexpected
 PICKLE_PROTOCOL = 4  # what paddle.save writes; protocols 2 and 3 cannot hold more than 4 GiB
 CHECKSUM_MARK = b"blake2b-256 sum:"  # then the 32 bytes of the sum over everything before the mark
 CHECKSUM_BYTES = 32
@@ -103,7 +103,7 @@ def write_checked(path: str | os.PathLike, content: dict[str, Any]) -> None:
 
 
 class _SummingStream:
-    """Passes what is written on to a stream and sums it up."""
+    """Passes what is written on to a stream and computes its checksum."""
 
     def __init__(self, stream: BinaryIO):
         self.stream = stream

@@ -1,4 +1,4 @@
-"""Strict loading: what fits, what is missing, unexpected or of another shape, and why, in words."""
+"""Strict loading: reports what matches, what is missing, unexpected or of another shape, and why."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A pickle reader that cannot run code: it interprets the data half of the pickle language and nothing else.
 
-Python's own unpickler imports whatever a file names and calls it. This one owns the whole machine: every
+Python's own unpickler imports whatever a file names and calls it. This one implements the whole machine: every
 instruction is listed here, a global name is looked up in a literal table (`ARRAY_GLOBALS`, plus what
 `torch_files` adds for tensors) and never imported, and a call reaches only the functions of that table, each
-of which checks its arguments. Everything else ends in one line that says what the file asked for.
+of which checks its arguments. Everything else raises a one-line error that says what the file asked for.
 
 Memory follows the file: a length is compared with the bytes that are left before anything is allocated, array
 data is read straight into the array that keeps it (one copy, aligned, writable), and an array's shape must
@@ -356,7 +356,7 @@ class _Machine:
             if order and order in "<>":
                 target.dtype = target.dtype.newbyteorder(order)
         elif isinstance(target, OrderedDict) and isinstance(state, dict):
-            pass  # PyTorch hangs `_metadata` (module versions) on a state dict; nothing here reads it
+            pass  # PyTorch attaches `_metadata` (module versions) to a state dict; nothing here reads it
         else:
             raise Refused("sets the state of something that has none")
 
@@ -504,7 +504,7 @@ def load_pickle(
 
 @contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
-    """Around the reading of a file: whatever is wrong with it ends in one line, a `UserError` that names it."""
+    """Context for reading a file: every problem with it raises a one-line `UserError` that names it."""
     try:
         yield
     except OSError as error:

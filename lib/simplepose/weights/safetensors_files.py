@@ -1,7 +1,7 @@
 """The safetensors format: a JSON header with names, types and offsets, then the bytes.
 
 Reading is done here, because the numpy flavour of the package `safetensors` has no bfloat16 and because a
-damaged file should end in one line; the rules are the format's own (offsets ascending, no gap, no overlap).
+damaged file should give a one-line error; the rules are the format's own (offsets ascending, no gap, no overlap).
 Writing goes through the package.
 """
 

@@ -2,7 +2,7 @@
 
 The zip format (PyTorch 1.6 and later) is an archive of uncompressed members: `data.pkl` describes the
 tensors, `data/0`, `data/1`, ... are their storages. The legacy format is a row of pickles followed by the
-storages. A tensor is a strided view of a storage, and several may share one; it stays so here.
+storages. A tensor is a strided view of a storage, and several may share one; the sharing is kept here.
 """
 
 from __future__ import annotations

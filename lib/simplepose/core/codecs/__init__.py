@@ -1,1 +1,1 @@
-"""Joints to heatmaps and back."""
+"""Codecs: joints to heatmaps and back."""

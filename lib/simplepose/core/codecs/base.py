@@ -1,4 +1,4 @@
-"""What every codec promises: joints to a network's targets, and the network's answer back to joints."""
+"""The interface of a codec: encodes joints as targets for a network, and decodes its output to joints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Codec(Protocol):
         """Heatmaps (..., K, h, w) and weights (..., K), float32, of joints (..., K, 2) that are visible (..., K)."""
 
     def decode(self, heatmaps: np.ndarray, refine: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Joints (..., K, 2) and scores (..., K) of heatmaps (..., K, h, w); `refine`: finer than a cell."""
+        """Joints (..., K, 2) and scores (..., K) of heatmaps (..., K, h, w); `refine`: with sub-cell accuracy."""
 
     def description(self) -> dict[str, Any]:
-        """Everything about it, as JSON takes it: goes into exported files."""
+        """All parameters as JSON values, to be stored in exported files."""

@@ -1,7 +1,7 @@
 """Heatmap coordinates: pixel (x, y) of the network input lies in cell (x, y) / stride, and cell [y, x] stands
 for the input pixel (x, y) * stride. Encode and decode share this convention.
 
-Everything is numpy on whole batches: the leading axes are free.
+Everything is vectorised numpy: any number of leading axes is allowed.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class HeatmapCodec:
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> HeatmapCodec:
-        """The other direction of `description`. Raises KeyError or ValueError if it is none."""
+        """The inverse of `description`. Raises KeyError or ValueError if the description is invalid."""
         image_size_wh, heatmap_size_wh = sizes_of(described["image_size_wh"], described["heatmap_size_wh"])
         return cls(image_size_wh, heatmap_size_wh, number_in(described["sigma"], "sigma", ABOVE_ZERO, MAX_SIGMA))
 
     def encode(self, joints: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draw the target heatmaps: a Gaussian with peak 1 at the joint's cell, cut to a square window.
 
-        A joint just off the map still draws the part of its window that is inside, or nothing: it teaches
-        the network to stay silent. Only a window wholly outside takes the joint out of the loss.
+        A joint just off the map still draws the part of its window that is inside, which may be nothing: the network
+        learns to output zeros there. Only a window wholly outside takes the joint out of the loss.
 
         Args:
             joints: (..., K, 2) network input pixels.
@@ -68,7 +68,7 @@ class HeatmapCodec:
         outside = (low >= (width, height)).any(axis=-1) | (high < 0).any(axis=-1)
         weights = np.where(outside, 0, visible).astype(np.float32)
 
-        # Every joint's window is the same picture, put down at its cell: only what is not zero is written.
+        # Every joint's window is the same Gaussian, pasted at its cell: only non-zero cells are written.
         offsets = np.arange(-radius, radius + 1)
         bell = np.exp(-(offsets**2) / (2 * self.sigma**2)).astype(np.float32)
         drawn = np.flatnonzero(weights > 0.5)  # rows of (... x K, h, w)
@@ -77,7 +77,7 @@ class HeatmapCodec:
         inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
         index = ((drawn * height)[:, None] + y)[:, :, None] * width + x[:, None, :]  # (drawn, window, window)
         size = weights.size * height * width
-        flat = np.zeros(size + 1, np.float32)  # the last one takes what falls outside
+        flat = np.zeros(size + 1, np.float32)  # the extra last element receives what falls outside
         flat[np.where(inside, index, size)] = bell[:, None] * bell
         return flat[:size].reshape(*weights.shape, height, width), weights
 
@@ -112,7 +112,7 @@ def argmax_cells(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _maxima(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All values in one line, where the maxima are in it (..., K), their cells (..., K, 2) and values (..., K)."""
+    """The flattened values, the indices of the maxima in them (..., K), their cells (..., K, 2) and values (..., K)."""
     *shape, height, width = heatmaps.shape
     flat = np.ascontiguousarray(heatmaps).reshape(-1)
     best = flat.reshape(-1, height * width).argmax(axis=-1)  # (... x K,)
@@ -124,13 +124,13 @@ def _maxima(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def _slope_sign(flat: np.ndarray, index: np.ndarray, cells: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Sign of the slope at the maxima; 0 within a cell of the border, where the original does not look."""
+    """Sign of the slope at the maxima; 0 within a cell of the border, where the original does not refine."""
     height, width = size_hw
     x, y = cells[..., 0], cells[..., 1]
     inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-    index = np.where(inside, index, width)  # anywhere with neighbours; masked below
+    index = np.where(inside, index, width)  # any index with neighbours; masked below
     slope = [flat[index + 1] - flat[index - 1], flat[index + width] - flat[index - width]]
-    return np.where(inside[..., None], np.sign(np.stack(slope, axis=-1)), 0)  # the masked may read another's NaN
+    return np.where(inside[..., None], np.sign(np.stack(slope, axis=-1)), 0)  # masked ones may be another's NaN
 
 
 def flip_heatmaps(heatmaps: np.ndarray, flip_permutation: np.ndarray, shift: bool) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Person detectors, a file for each family."""
+"""Person detectors, one file per family."""

@@ -1,4 +1,4 @@
-"""What every detector shares: input pixels, boxes back in the image, suppression of look-alikes."""
+"""Shared by all detectors: preprocessing, mapping boxes back to the image, non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Scaling:
 def clean_boxes(
     boxes_xyxy: np.ndarray, scores: np.ndarray, image_size_wh: Sequence[int], min_score: float, max_overlap: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Drop low scores, clip to the image, drop what is empty there, suppress overlaps.
+    """Drop low scores, clip to the image, drop boxes that are empty then, suppress overlaps.
 
     Args:
         boxes_xyxy: (P, 4) pixels.
@@ -69,7 +69,7 @@ def suppress_overlaps(boxes_xyxy: np.ndarray, scores: np.ndarray, max_overlap: f
     return np.array(keep, dtype=np.int64)
 
 
-# --- the image as a network wants it: prepare(path, size_wh) -> image -> ({input name: array}, Scaling) ---------
+# --- preprocessing: prepare(path, size_wh) -> image -> ({input name: array}, Scaling) ---------------------------
 
 Feed = Callable[[np.ndarray], tuple[dict[str, np.ndarray], Scaling]]
 
@@ -109,7 +109,7 @@ def _stretch(image: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.ndarray, S
     return cv2.resize(image, size_wh), Scaling((size_wh[0] / width, size_wh[1] / height))
 
 
-# --- raw outputs as boxes: decode(outputs, input shape (1, 3, H, W), Scaling) -> Boxes --------------------------
+# --- decoding of raw outputs: decode(outputs, input shape (1, 3, H, W), Scaling) -> Boxes -------------------------
 
 
 def _grid(width: int, height: int) -> np.ndarray:
@@ -124,5 +124,5 @@ class Family:
 
     prepare: Callable[[str | os.PathLike, tuple[int, int]], Feed]
     decode: Callable[[Sequence[np.ndarray], Sequence[int], Scaling], Boxes]
-    default_size_wh: tuple[int, int]  # where the file leaves it open
+    default_size_wh: tuple[int, int]  # where the file does not fix it
     max_overlap: float

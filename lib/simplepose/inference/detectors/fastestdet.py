@@ -1,4 +1,4 @@
-"""FastestDet."""
+"""FastestDet: preprocessing and decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NanoDet."""
+"""NanoDet: preprocessing and decoding."""
 
 from __future__ import annotations
 

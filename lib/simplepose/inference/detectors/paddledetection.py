@@ -1,4 +1,4 @@
-"""PaddleDetection's exported models."""
+"""PaddleDetection's exported models: preprocessing and decoding."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from simplepose.inference.detectors.base import PERSON, Boxes, Feed, Scaling, _b
 def _prepare_paddledetection(path: str | os.PathLike, size_wh: tuple[int, int]) -> Feed:
     """RGB, stretched (or fitted, top left), normalised as the `infer_cfg.yml` beside the file says.
 
-    Without that file: stretched, ImageNet's mean and deviation, as PicoDet and PP-YOLOE have it. PP-YOLOE+ divides
-    by 255 and no more, which only its `infer_cfg.yml` tells.
+    Without that file: stretched, ImageNet's mean and deviation, as PicoDet and PP-YOLOE have it. PP-YOLOE+ only divides
+    by 255, which is stated in its `infer_cfg.yml` alone.
     """
     steps = _infer_cfg(path)
     pixels = steps.get("NormalizeImage", {})

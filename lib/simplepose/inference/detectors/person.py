@@ -1,4 +1,4 @@
-"""Person detectors in ONNX: recognised by their inputs and outputs, read by their family."""
+"""Person detectors in ONNX: the family is recognised by inputs and outputs, and decides pre- and postprocessing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class PersonDetector:
     Args:
         path: ONNX file of a detector with COCO's 80 classes.
         kind: one of `DETECTORS`; None recognises it.
-        min_score: boxes below are left out.
-        max_overlap: of two boxes whose intersection over union is larger, the better stays; None takes the kind's own.
+        min_score: boxes with a lower score are skipped.
+        max_overlap: of two boxes with a larger intersection over union the better one is kept; None: the kind's own.
         device: as `open_session` takes it.
 
     Raises:
-        UserError: missing or unreadable file, a detector of no known kind, or no such device.
+        UserError: missing or unreadable file, a detector of unknown kind, or no such device.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class PersonDetector:
             boxes (P, 4) as left, top, width, height in pixels, inside the image, and scores (P,); best first.
 
         Raises:
-            UserError: the outputs are not what this kind of detector gives.
+            UserError: the outputs do not match this kind of detector.
         """
         feed, scaling = self._prepare(image)
         first = feed.pop("image")
-        feed = {name: feed.get(name, first) for name in self._names}  # the image input's name differs by file
+        feed = {name: feed.get(name, first) for name in self._names}  # the name of the image input differs by file
         try:
             boxes, scores = self._decode(self.session.run(None, feed), first.shape, scaling)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""YOLOX."""
+"""YOLOX: preprocessing and decoding."""
 
 from __future__ import annotations
 
