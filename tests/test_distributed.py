@@ -147,7 +147,7 @@ for count in (1, 2, 4, 7, 8):
     results[f"figures {{count}}"] = np.array([figures["valid_loss"], figures["valid_accuracy"]])
 
 # Everybody gets what the first process has.
-results["anybody"] = np.array(distributed.anybody(rank == 1, False, True))
+results["any_rank"] = np.array(distributed.any_rank(rank == 1, False, True))
 distributed.wait_for_all()
 results["broadcast"] = np.array(distributed.broadcast({{"rank": rank, "array": np.arange(3) + rank}})["array"])
 np.savez(f"results_{{num_ranks}}_{{rank}}.npz", **results)
@@ -189,7 +189,7 @@ def test_shared_validation_is_that_of_one_process_to_the_last_digit(results, cou
 def test_the_first_process_shares_what_it_has(results):
     _, first, second = results
     np.testing.assert_array_equal(first["mean"], second["mean"])
-    assert first["anybody"].tolist() == second["anybody"].tolist() == [True, False, True]
+    assert first["any_rank"].tolist() == second["any_rank"].tolist() == [True, False, True]
     assert first["broadcast"].tolist() == second["broadcast"].tolist() == [0, 1, 2]
 
 
@@ -249,13 +249,13 @@ def test_a_process_that_dies_takes_the_job_down_with_its_traceback(workplace):
     (workplace / "dies.py").write_text(
         f"import sys\nsys.path[:0] = [{str(COMMANDS)!r}, {str(ROOT / 'lib')!r}]\n"
         "from simplepose.machine import distributed\nfrom simplepose.commands import train\n"
-        "from simplepose.training import watchers\nbefore = distributed.anybody\nsteps = []\n"
-        "def anybody(*flags):\n"
+        "from simplepose.training import watchers\nbefore = distributed.any_rank\nsteps = []\n"
+        "def any_rank(*flags):\n"
         "    steps.append(0)\n"
         "    if distributed.ranks()[0] == 1 and len(steps) == 2:\n"
         "        raise RuntimeError('this process dies')\n"
         "    return before(*flags)\n"
-        "watchers.anybody = anybody\n"
+        "watchers.any_rank = any_rank\n"
         "train.main()\n"
     )
     begin = time.monotonic()

@@ -111,7 +111,7 @@ def export(args, config, weights) -> int:
         files = export_paddle(model, args.output or "output/paddle/posenet.json", described, metadata)
         print(f"=> {weights.path} -> {', '.join(map(str, files))}")
         parity = compare(original, load_deployed(files[0], "Paddle"), crops, settings)
-        return tell(files[0], {"float32": parity}, report)
+        return report_parity(files[0], {"float32": parity}, report)
 
     path = Path(args.output or "output/onnx/posenet.onnx")
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def export(args, config, weights) -> int:
             report.update(more)
     if args.precision == "fp32" or len(results) > 1:
         print(f"=> {weights.path} -> {path}: {signature(load_pose_network(path))}")
-    return tell(path, results, report, columns)
+    return report_parity(path, results, report, columns)
 
 
 def lighten(
@@ -235,7 +235,7 @@ def whole_and_parts(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     return np.vstack([[0, 0, width, height], parts]), np.ones(3)
 
 
-def tell(
+def report_parity(
     output: Path, results: dict[str, Parity], report: dict[str, Any], columns: dict[str, dict[str, str]] | None = None
 ) -> int:
     """Print the comparison, with additional columns if given, and write it beside the exported file.

@@ -84,7 +84,7 @@ def first_failure_first() -> Iterator[None]:
         raise
 
 
-def anybody(*flags: bool) -> list[bool]:
+def any_rank(*flags: bool) -> list[bool]:
     """For each flag, whether any process has it set. All must call it after the same step."""
     if ranks()[1] == 1:
         return list(flags)

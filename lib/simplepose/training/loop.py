@@ -1,4 +1,4 @@
-"""One epoch of training: data, forward, loss, backward, step. Whatever only watches is a `Watcher`."""
+"""One epoch of training: data, forward, loss, backward, step. Logs, pictures and checkpoints are `Watcher`s."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LoopSettings:
     """How an epoch is run (sections TRAIN and LOSS).
 
     Attributes:
-        end_epoch: for the estimate of the time that is left.
+        end_epoch: the first epoch that is not run.
         print_freq: iterations between two lines in the log.
         use_target_weight: joints that are not labelled do not count.
         accumulate: iterations whose gradients are averaged to one step; at the end of an epoch maybe fewer.
@@ -93,10 +93,10 @@ class Reading(NamedTuple):
 
 
 class Watcher:
-    """Looks on while a network trains; what does not concern it does nothing."""
+    """Observes a training. Subclasses override the events that concern them."""
 
     def wants_every_loss(self) -> bool:
-        """Whether it has to see each iteration before its step, for now."""
+        """Whether, for now, each loss must be read before its step is taken."""
         return False
 
     def late_loss(self, epoch: int, reading: Reading) -> None:
@@ -109,13 +109,13 @@ class Watcher:
         """Every `print_freq` iterations, and after the last."""
 
     def after_step(self, steps: int) -> None:
-        """After a step whose loss was read, `steps` after the last call. May raise `Stopped`; another call of the loop
-        then does the rest of the epoch."""
+        """After a step whose loss was read; `steps` since the last call. May raise `Stopped`: calling `train_one_epoch`
+        again then continues the epoch."""
 
 
 @dataclass
 class _Unread:
-    """Losses on the device."""
+    """Losses that are still on the device."""
 
     waiting: list[tuple[int, np.ndarray, float, Tensor]] = field(default_factory=list)
 
@@ -217,5 +217,5 @@ def train_one_epoch(
 
 
 def gradients_kept_here(network: nn.Layer) -> AbstractContextManager:
-    """Within, the gradients of several processes are not averaged: a later iteration of the same step does that."""
+    """Within, gradients are not averaged over processes; the last iteration of the step does that."""
     return network.no_sync() if isinstance(network, paddle.DataParallel) else nullcontext()

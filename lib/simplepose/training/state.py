@@ -1,4 +1,4 @@
-"""What a training is: everything that its steps change, saved and restored as one."""
+"""The state of a training: everything that its steps change, saved and restored together."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ class TrainingState:
             self.average.update(self.model)
 
     def follow(self, order: dict[str, Any]) -> None:
-        """Go on with the batches of `order`; if they were others before, from the start of the epoch, which is said.
+        """Continue with the batches of `order`. If they differ from those so far, restart the epoch, with a warning.
 
-        The learning rate becomes that of where this is.
+        The learning rate is set to that of the current iteration.
         """
         progress = self.progress
         before, progress.order = progress.order, order

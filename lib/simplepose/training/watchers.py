@@ -1,4 +1,4 @@
-"""What looks on while a network trains: lines in the log, curves, pictures, checkpoints. `health` has one more."""
+"""Watchers of a training: log lines, curves, pictures, checkpoints. `health.Health` is another one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from simplepose.machine.distributed import anybody, wait_for_all
+from simplepose.machine.distributed import any_rank, wait_for_all
 from simplepose.machine.signals import Stopped, StopRequest
 from simplepose.training.checkpoint import CheckpointKeeper
 from simplepose.training.loop import Iteration, Watcher
@@ -60,13 +60,13 @@ class Pictures(Watcher):
 
 
 class Checkpoints(Watcher):
-    """Saves when it is time, and ends the training when it is asked to; all processes after the same step."""
+    """Saves when a checkpoint is due, and raises `Stopped` on request: in all processes after the same step."""
 
     def __init__(self, keeper: CheckpointKeeper, stop: StopRequest):
         self.keeper, self.stop = keeper, stop
 
     def after_step(self, steps: int) -> None:
-        stops, saves = anybody(self.stop.requested, self.keeper.is_due(steps))
+        stops, saves = any_rank(self.stop.requested, self.keeper.is_due(steps))
         if stops:
             raise Stopped
         if saves:
