@@ -460,7 +460,9 @@ def run_case(case: Case, place: Path) -> dict[str, Any]:
             os.chdir(place)
             signal.alarm(6 * SECONDS)  # it waits for something, or the machine has much else to do
             resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
-            logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)  # as in the commands
+            logging.basicConfig(
+                stream=sys.stdout, format="%(message)s", level=logging.INFO, force=True
+            )  # as in the commands
             used = int(re.search(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
             resource.setrlimit(resource.RLIMIT_AS, (used + MEGABYTES * 2**20,) * 2)
             code = run_command(lambda: result if type(result := case.run()) is int else None)

@@ -148,7 +148,9 @@ def test_train_trains_and_runs_weights(bundled, run_with, tmp_path):
         assert finished.returncode == 0, finished.stderr
     finished = run_with("train", "infer.py", "--cfg", "tiny.yaml", "--img-file", image)
     assert finished.returncode == 0, finished.stderr
-    assert one_line(run_with("train", "infer.py", "--model-file", "none.onnx", "--img-file", image), "deploy")
+    assert one_line(
+        run_with("train", "infer.py", "--model-file", "none.onnx", "--img-file", image, "--overwrite"), "deploy"
+    )
     weights = next((tmp_path / "output").rglob("model_best.pdparams"))
     finished = run_with("train", "export.py", "--model-file", weights)
     assert finished.returncode == 2 and len(finished.stderr.splitlines()) == 1, finished.stderr
