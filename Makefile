@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 MINI := experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
 CFG := experiments/lspet/resnet18/128x128_d256x3_adam_lr1e-3.yaml
 
-.PHONY: quickstart reproduce test test-slow bench lint clean
+.PHONY: quickstart reproduce demo test test-slow bench lint clean
 
 quickstart: $(VENV)/runtime
 	$(PY) pose_estimation/make_mini.py --output data/mini
@@ -20,6 +20,14 @@ quickstart: $(VENV)/runtime
 # From data to docs/results/: make reproduce CFG=experiments/... (default: LSPET, hours on a CPU; data/README.md)
 reproduce: $(VENV)/runtime
 	$(PY) pose_estimation/reproduce.py --cfg $(CFG)
+
+# The page of demo/ in output/demo, served on this machine: make demo MODEL=posenet.onnx (a file of export.py)
+demo: demo/node_modules
+	$(PYTHON) demo/serve.py $(if $(MODEL),--model $(MODEL))
+
+demo/node_modules: demo/package-lock.json
+	npm ci --prefix demo --ignore-scripts --no-fund --no-audit
+	@touch $@
 
 test: $(VENV)/dev
 	$(PY) -m ruff check .
@@ -55,4 +63,4 @@ $(VENV)/parity: tests/requirements-parity.txt | $(VENV)/dev
 	$(PY) -m pip install -r $< && touch $@ || echo "PyTorch is not to be had: the tests beside it will be skipped"
 
 clean:
-	rm -rf $(VENV) output log data/mini
+	rm -rf $(VENV) output log data/mini demo/node_modules

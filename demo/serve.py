@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -19,12 +20,14 @@ RUNTIME_FILES = (  # for processors, and for graphics processors
     "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
     "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
 )  # fmt: skip
+EXAMPLE = CHECKOUT / "images" / "test.jpg"
 PAGE = ("index.html", "style.css", "icon.svg", "js")
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cache-Control": "no-cache",
 }
+SCRIPTS = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 EXAMPLES = """examples:
   python demo/serve.py --model posenet.onnx
   python demo/serve.py --build-only --output site/
@@ -36,11 +39,13 @@ class DemoError(Exception):
 
 
 def build(output: Path, model: Path | None) -> None:
-    """Copy the page, ONNX Runtime, the example and the network, if there is one, into a folder that any host can serve."""
+    """Copy page, ONNX Runtime, example and network, if there is one, into a folder that any host can serve."""
     if not RUNTIME.is_dir():
         raise DemoError("onnxruntime-web is not installed; run: npm ci --prefix demo --ignore-scripts")
     if model and not model.is_file():
         raise DemoError(f"no such network: {model}; pose_estimation/export.py writes one")
+    if model and model.suffix != ".onnx":
+        raise DemoError(f"the page runs .onnx files, not {model.name}; pose_estimation/export.py writes one")
     if output.exists() and any(output.iterdir()) and not (output / "js" / "engine.js").is_file():
         raise DemoError(f"{output} holds other files; name another folder with --output")
     shutil.rmtree(output, ignore_errors=True)
@@ -48,24 +53,19 @@ def build(output: Path, model: Path | None) -> None:
     for name in PAGE:
         copy = shutil.copytree if (HERE / name).is_dir() else shutil.copy
         copy(HERE / name, output / name)
-    for folder, files in (
-        ("ort", [RUNTIME / "dist" / name for name in RUNTIME_FILES]),
-        ("images", [CHECKOUT / "images" / "test.jpg"]),
-        ("models", [model] if model else []),
-    ):
-        (output / folder).mkdir()
-        for file in files:
-            shutil.copy(file, output / folder)
-    (output / "images" / "test.jpg").rename(output / "images" / "example.jpg")
-    if model:
-        (output / "models" / model.name).rename(output / "models" / "posenet.onnx")
+    (output / "ort").mkdir()
+    for name in RUNTIME_FILES:
+        shutil.copy(RUNTIME / "dist" / name, output / "ort")
+    for file in (EXAMPLE, *([model] if model else [])):
+        shutil.copy(file, output)
+    site = {"network": model.name if model else None, "example": EXAMPLE.name}
+    (output / "site.json").write_text(json.dumps(site), encoding="utf-8")
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {
-        **http.server.SimpleHTTPRequestHandler.extensions_map,
-        ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm",  # Windows may know others
-    }  # fmt: skip
+    def guess_type(self, path: str) -> str:
+        """By ending; Windows may have learnt other types for scripts, which browsers refuse."""
+        return SCRIPTS.get(Path(path).suffix) or super().guess_type(path)
 
     def end_headers(self) -> None:
         for name, value in HEADERS.items():

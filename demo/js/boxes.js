@@ -9,12 +9,13 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
  * Edit boxes on an element.
  * @param frame the element that the picture fills.
  * @param options.size () -> [width, height] of the picture, or null.
+ * @param options.enabled () -> whether they may be changed now.
  * @param options.label number -> what a screen reader says.
- * @param options.onChange (index, box) while one changes; index is the number of boxes for a new one.
+ * @param options.onChange (index, box) while one changes; index is the number of boxes for a new one. Returns its index.
  * @param options.onSelect, options.onRemove (index).
  * @param options.drawing () -> whether the next drag draws, wherever it begins.
  */
-export function editBoxes(frame, layer, { size, label, onChange, onSelect, onRemove, drawing }) {
+export function editBoxes(frame, layer, { size, enabled, label, onChange, onSelect, onRemove, drawing }) {
   let boxes = [];
   let drag = null; // {index, box, corner, from}
 
@@ -24,7 +25,7 @@ export function editBoxes(frame, layer, { size, label, onChange, onSelect, onRem
   };
 
   frame.addEventListener("pointerdown", (event) => {
-    if (!size() || event.button !== 0) return;
+    if (!enabled() || event.button !== 0) return;
     const element = event.target.closest(".box"), from = inPicture(event);
     if (element && !drawing()) {
       const index = [...layer.children].indexOf(element);
@@ -39,14 +40,14 @@ export function editBoxes(frame, layer, { size, label, onChange, onSelect, onRem
   frame.addEventListener("pointermove", (event) => {
     if (!drag) return;
     const [x, y] = inPicture(event), box = moved(drag.box, drag.corner, x - drag.from[0], y - drag.from[1]);
-    if (box[2] >= SMALLEST && box[3] >= SMALLEST) onChange(drag.index, box);
+    if (box[2] >= SMALLEST && box[3] >= SMALLEST) drag.index = onChange(drag.index, box);
   });
 
   for (const end of ["pointerup", "pointercancel"]) frame.addEventListener(end, () => (drag = null));
 
   layer.addEventListener("keydown", (event) => {
     const index = [...layer.children].indexOf(event.target);
-    if (index < 0) return;
+    if (index < 0 || !enabled()) return;
     if (event.key in ARROWS) {
       const step = STEP * Math.max(...size()), [x, y] = ARROWS[event.key];
       const box = moved(boxes[index], event.shiftKey ? "11" : undefined, x * step, y * step);

@@ -5,7 +5,7 @@ const PERSON = 0, CLASSES = 80, MIN_SCORE = 0.3;
 
 const FAMILIES = {
   nanodet: {
-    size: [416, 416], maxOverlap: 0.5, keepRatio: true, centered: true, fill: 0,
+    size: [416, 416], maxOverlap: 0.5, keepRatio: true, centered: true, area: true,
     mean: [103.53, 116.28, 123.675], std: [57.375, 57.12, 58.395], decode: decodeNanodet, // B, G, R
   },
   yolox: { size: [640, 640], maxOverlap: 0.45, keepRatio: true, fill: 114, mean: [0, 0, 0], std: [1, 1, 1], decode: decodeYolox },
@@ -23,32 +23,63 @@ export function recognise(outputShapes) {
 }
 
 /**
- * What a detector is fed with.
- * @param picture a canvas or bitmap; resizing is the browser's, so boxes may differ from the library's by a pixel.
- * @returns {{data: Float32Array, shape: number[], toPicture: function}} BGR planes; toPicture: input x, y to picture x, y.
+ * What a detector is fed with: BGR planes, and a function from input x, y to picture x, y.
+ * @param picture {data, width, height}, RGBA.
  */
 export function detectorInput(picture, family, inputShape) {
-  const { size, keepRatio, centered, fill = 0, mean, std } = FAMILIES[family];
+  const { size, keepRatio, centered, area, fill = 0, mean, std } = FAMILIES[family];
   const known = (side, otherwise) => (typeof side === "number" && side > 0 ? side : otherwise);
   const height = known(inputShape[2], size[1]), width = known(inputShape[3], size[0]);
   const fit = Math.min(width / picture.width, height / picture.height);
   const fittedWidth = keepRatio ? Math.max(1, Math.round(picture.width * fit)) : width;
   const fittedHeight = keepRatio ? Math.max(1, Math.round(picture.height * fit)) : height;
   const left = centered ? Math.floor((width - fittedWidth) / 2) : 0, top = centered ? Math.floor((height - fittedHeight) / 2) : 0;
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  context.fillStyle = `rgb(${fill}, ${fill}, ${fill})`;
-  context.fillRect(0, 0, width, height);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(picture, left, top, fittedWidth, fittedHeight);
-  const pixels = context.getImageData(0, 0, width, height).data;
+  const fitted = resize(picture, fittedWidth, fittedHeight, area);
   const data = new Float32Array(3 * width * height);
   for (let plane = 0; plane < 3; plane++) {
-    for (let at = 0; at < width * height; at++) {
-      data[plane * width * height + at] = (pixels[at * 4 + 2 - plane] - mean[plane]) / std[plane];
+    data.fill((fill - mean[plane]) / std[plane], plane * width * height, (plane + 1) * width * height);
+    for (let row = 0, from = 2 - plane; row < fittedHeight; row++) {
+      for (let at = (plane * height + top + row) * width + left, end = at + fittedWidth; at < end; at++, from += 3) {
+        data[at] = (Math.round(fitted[from]) - mean[plane]) / std[plane];
+      }
     }
   }
   const scaleX = fittedWidth / picture.width, scaleY = fittedHeight / picture.height;
   return { data, shape: [1, 3, height, width], toPicture: (x, y) => [(x - left) / scaleX, (y - top) / scaleY] };
+}
+
+/** A picture as (height, width, 3) RGB numbers of another size, as OpenCV resizes: bilinearly, or averaged over areas. */
+function resize({ data, width, height }, newWidth, newHeight, area) {
+  const columns = spans(width, newWidth, area), rows = spans(height, newHeight, area);
+  const made = new Float32Array(newWidth * newHeight * 3), line = new Float32Array(width * 3);
+  for (let row = 0, at = 0; row < newHeight; row++) {
+    line.fill(0);
+    for (const [source, weight] of rows[row]) {
+      for (let from = source * width * 4, to = 0; to < line.length; from += 4, to += 3) {
+        for (let channel = 0; channel < 3; channel++) line[to + channel] += weight * data[from + channel];
+      }
+    }
+    for (let column = 0; column < newWidth; column++, at += 3) {
+      for (const [source, weight] of columns[column]) {
+        for (let channel = 0; channel < 3; channel++) made[at + channel] += weight * line[source * 3 + channel];
+      }
+    }
+  }
+  return made;
+}
+
+/** For each of `made` pixels of a line the source pixels that it is made of, [[index, weight]]. */
+function spans(length, made, area) {
+  const scale = length / made, averaged = area && scale > 1;
+  return Array.from({ length: made }, (_, index) => {
+    if (!averaged) {
+      const place = (index + 0.5) * scale - 0.5, low = Math.floor(place), within = (at) => Math.min(Math.max(at, 0), length - 1);
+      return [[within(low), low + 1 - place], [within(low + 1), place - low]];
+    }
+    const start = index * scale, end = Math.min(start + scale, length), found = [];
+    for (let at = Math.floor(start); at < end; at++) found.push([at, (Math.min(at + 1, end) - Math.max(at, start)) / (end - start)]);
+    return found;
+  });
 }
 
 /** People, best first: [{box: [left, top, width, height], score}] in picture pixels, clipped to the picture. */

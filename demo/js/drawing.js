@@ -36,14 +36,18 @@ export function drawPose(context, { keypoints, scores }, skeleton, minScore, uni
   });
 }
 
-/** Heatmaps (joints, rows, columns) as a small canvas that is clear where they are 0: one joint's, or (-1) the highest. */
+/**
+ * Heatmaps (joints, rows, columns) as a small canvas that is clear where they are 0.
+ * One joint's, shown relative to its own maximum; or (joint is -1) all, the highest value of each cell.
+ */
 export function heatmapCanvas(heatmaps, [columns, rows], joint) {
   const cells = rows * columns, canvas = new OffscreenCanvas(columns, rows), image = new ImageData(columns, rows);
   const chosen = joint < 0 ? heatmaps : heatmaps.subarray(joint * cells, (joint + 1) * cells);
+  const full = joint < 0 ? 1 : Math.max(...chosen, 1e-6);
   for (let cell = 0; cell < cells; cell++) {
     let value = 0;
     for (let at = cell; at < chosen.length; at += cells) value = Math.max(value, chosen[at]);
-    value = Math.min(value, 1);
+    value = Math.min(value / full, 1);
     // From deep violet over red to pale yellow, lighter and more solid with the value.
     image.data.set([255 * Math.min(1, 0.3 + 1.6 * value), 255 * Math.max(0, 1.7 * value - 0.45), 255 * Math.max(0.6 - 1.4 * value, 1.9 * value - 1.3), 255 * Math.min(1, 1.3 * value ** 0.8)], cell * 4);
   }

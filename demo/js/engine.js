@@ -32,8 +32,9 @@ const calls = {
     const opened = await openSession(bytes);
     const outputs = opened.session.outputMetadata.map(({ shape }) => shape);
     if (description) {
-      network = { ...opened, description };
-      await run(network, { data: blankInput(description), shape: inputShape(description) }); // compiles, and checks
+      const candidate = { ...opened, description };
+      await run(candidate, { data: blankInput(description), shape: inputShape(description) }); // compiles, and checks
+      network = candidate;
       return { kind: "network", description, backend: opened.backend, ms: performance.now() - start };
     }
     const family = recognise(outputs);
@@ -163,7 +164,7 @@ async function poseInBox(box, flipTest) {
 }
 
 async function detect() {
-  const input = detectorInput(picture.canvas, detector.family, detector.session.inputMetadata[0].shape);
+  const input = detectorInput(picture, detector.family, detector.session.inputMetadata[0].shape);
   const outputs = await detector.session.run({ [detector.session.inputNames[0]]: new ort.Tensor(input.data, input.shape) });
   return detectorBoxes(detector.family, detector.session.outputNames.map((name) => outputs[name]), input, picture);
 }

@@ -12,11 +12,11 @@ const HOVER_PX = 14; // so near is pointing at a joint
 const FOLLOW_MARGIN = 0.15; // of a person's box from one frame of a video to the next
 const FOLLOW_SCORE = 0.3; // below it the person counts as lost
 const DETECT_EVERY = 15; // frames of a video
-const example = "images/example.jpg", bundled = "models/posenet.onnx";
 
 let description = null, networkName = "", detectorFamily = null, machine = null;
 let source = null; // {name, width, height, image}: image is what is painted, live or not
 let people = [], selected = 0, hovered = -1, pinned = -1;
+let changed = null; // the person whose box is newer than the pose
 let drawing = false, live = 0; // live: number of the running loop, 0 when there is none
 let message = ["starting"]; // of the status line, in words
 
@@ -41,11 +41,23 @@ function ask(call, content = {}, transfer = []) {
 }
 ask.count = 0;
 
+/** Do something while assistive technology, and whoever tests the page, sees that it is busy. */
+async function during(work) {
+  during.count++;
+  $("stage").ariaBusy = "true";
+  try {
+    return await work();
+  } finally {
+    if (!--during.count) $("stage").ariaBusy = "false";
+  }
+}
+during.count = 0;
+
 // ---- files -----------------------------------------------------------------------------------------------------
 
 async function openFiles(files) {
+  hush();
   for (const file of files) {
-    hush();
     try {
       if (/\.onnx$/i.test(file.name)) await openNetwork(file.name, await file.arrayBuffer());
       else if (file.type.startsWith("image/")) await openPhotograph(file, file.name);
@@ -124,17 +136,17 @@ async function follow(name) {
       image = new OffscreenCanvas(video.videoWidth, video.videoHeight);
       setSource({ name, width: image.width, height: image.height, image });
     }
-    const bitmap = await createImageBitmap(video);
-    const next = new OffscreenCanvas(bitmap.width, bitmap.height);
-    next.getContext("2d").drawImage(bitmap, 0, 0);
     try {
+      const bitmap = await createImageBitmap(video);
+      const next = new OffscreenCanvas(bitmap.width, bitmap.height);
+      next.getContext("2d").drawImage(bitmap, 0, 0);
       await ask("look", { source: bitmap }, [bitmap]);
-      const followed = detectorFamily && frame % DETECT_EVERY === 0 ? [] : people.map(nextBox).filter(Boolean);
-      const found = description ? await ask("poses", { boxes: followed.length ? followed : null, flipTest: $("flip").checked }) : null;
+      const boxes = detectorFamily && frame % DETECT_EVERY === 0 ? [] : people.map(nextBox).filter(Boolean);
+      const options = { boxes: boxes.length ? boxes : null, flipTest: $("flip").checked };
+      const found = description ? await ask("poses", options) : { people: [] };
       if (live !== mine) return;
       source.image = next;
-      if (found) show(found);
-      else paint();
+      show(found);
     } catch (error) {
       stopLive();
       complain(error, name);
@@ -174,6 +186,7 @@ function setSource(made) {
   $("frame").style.aspectRatio = `${made.width} / ${made.height}`;
   $("frame").style.setProperty("--shape", made.width / made.height);
   listControls();
+  listPeople();
   paint();
 }
 
@@ -186,37 +199,32 @@ async function findPeople() {
   show(found);
 }
 
-/** Take the network's pose for a new or changed box; while it computes, only the newest change waits. */
-async function changeBox(index, box) {
-  if (!source) return;
+/** Give a person a new box, or (index: their number) add one; returns the person's index. Their pose follows. */
+function changeBox(index, box) {
   const [x, y, width, height] = box;
-  if (!box.every(Number.isFinite) || width <= 0 || height <= 0) return complain(new Mistake("badBox"));
-  if (x >= source.width || y >= source.height || x + width <= 0 || y + height <= 0) return complain(new Mistake("outside"));
+  if (!box.every(Number.isFinite) || width <= 0 || height <= 0) return complain(new Mistake("badBox")), index;
+  if (x >= source.width || y >= source.height || x + width <= 0 || y + height <= 0) return complain(new Mistake("outside")), index;
   hush();
   if (index >= people.length) {
     people = people.filter(({ guessed }) => !guessed); // whom the network boxed itself makes room for a drawn box
-    index = people.length;
-    people.push({ box, boxScore: 1, keypoints: [], scores: [] });
+    index = people.push({ boxScore: 1, keypoints: [], scores: [] }) - 1;
   }
   people[index] = { ...people[index], box, guessed: false };
   selected = index;
   listBoxes();
-  changeBox.wanted = { index, box };
-  if (changeBox.busy || !description) return;
-  changeBox.busy = true;
-  try {
-    while (changeBox.wanted) {
-      const { index: row, box: newest } = changeBox.wanted;
-      changeBox.wanted = null;
-      const found = await ask("poses", { boxes: [newest], flipTest: $("flip").checked });
-      if (!people[row]) continue;
-      people[row] = { ...found.people[0], box: people[row].box };
-      show({ people, ms: found.ms });
-    }
-  } catch (error) {
-    complain(error, networkName);
-  } finally {
-    changeBox.busy = false;
+  changed = people[index];
+  if (description && !during.count) trying(followBoxes)();
+  return index;
+}
+
+/** Compute the pose of the person whose box changed, until no newer change waits. */
+async function followBoxes() {
+  while (changed) {
+    const { box } = changed;
+    changed = null;
+    const found = await ask("poses", { boxes: [box], flipTest: $("flip").checked });
+    people = people.map((person) => (person.box === box ? { ...person, ...found.people[0] } : person));
+    show({ people, ms: found.ms });
   }
 }
 
@@ -261,6 +269,7 @@ function paint() {
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d"), scale = width / source.width;
   context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, source.width, source.height);
   context.imageSmoothingQuality = "high";
   context.drawImage(source.image, 0, 0);
   const person = people[selected];
@@ -383,7 +392,7 @@ function select(index) {
 function listBoxes() {
   boxes.show(people.map(({ box }) => box), selected);
   const person = people[selected], inputs = $("edges").querySelectorAll("input");
-  $("edges").disabled = !person;
+  $("edges").disabled = !person || live > 0;
   inputs.forEach((input, index) => {
     if (document.activeElement !== input) input.value = person ? Number(person.box[index].toFixed(2)) : "";
   });
@@ -395,7 +404,7 @@ function listControls() {
   $("camera").setAttribute("aria-pressed", Boolean(live && $("video").srcObject));
   $("play").textContent = word($("video").paused ? "play" : "pause");
   $("draw").setAttribute("aria-pressed", drawing);
-  $("draw").disabled = $("find").disabled = !source;
+  $("draw").disabled = $("find").disabled = !source || live > 0;
   $("frame").classList.toggle("drawing", drawing);
 }
 
@@ -418,7 +427,7 @@ function listNetworks() {
 function record() {
   return {
     image: source.name, size: [source.width, source.height], model_file: networkName,
-    people: people.map(({ box, boxScore, keypoints, scores }) => ({
+    people: people.filter(({ scores }) => scores.length).map(({ box, boxScore, keypoints, scores }) => ({
       bbox: box, box_score: boxScore, pose_score: poseScore(scores), score: boxScore * poseScore(scores),
       keypoints: Object.fromEntries(description.skeleton.joints.map((name, joint) => [name, { x: keypoints[joint][0], y: keypoints[joint][1], score: scores[joint] }])),
     })),
@@ -428,7 +437,7 @@ function record() {
 async function drawn() {
   const canvas = new OffscreenCanvas(source.width, source.height), context = canvas.getContext("2d");
   context.drawImage(source.image, 0, 0);
-  for (const person of people) drawPose(context, person, description.skeleton, minScore(), limbWidth(person));
+  for (const person of people) if (person.scores.length) drawPose(context, person, description.skeleton, minScore(), limbWidth(person));
   return canvas.convertToBlob({ type: "image/png" });
 }
 
@@ -445,16 +454,17 @@ function save(blob, ending) {
 const trying = (work) => async (event) => {
   hush();
   try {
-    await work(event);
+    await during(() => work(event));
   } catch (error) {
     complain(error, networkName);
   }
 };
 
 const boxes = editBoxes($("frame"), $("boxes"), {
-  size: () => source && !live && [source.width, source.height],
+  size: () => source && [source.width, source.height],
+  enabled: () => source && !live,
   label: (number) => word("boxLabel", number),
-  onChange: (index, box) => changeBox(changeBox.fresh && index > people.length - 1 ? people.length : index, box),
+  onChange: (index, box) => changeBox(index, box),
   onSelect: (index) => index !== selected && index < people.length && select(index),
   onRemove: removePerson,
   drawing: () => drawing,
@@ -464,10 +474,9 @@ $("choose").onclick = $("load").onclick = () => $("files").click();
 $("files").onchange = ({ target }) => {
   const chosen = [...target.files];
   target.value = "";
-  openFiles(chosen);
+  during(() => openFiles(chosen));
 };
 $("camera").onclick = trying(openCamera);
-$("example").onclick = trying(async () => openPhotograph(await (await fetch(example)).blob(), "example.jpg"));
 $("find").onclick = trying(findPeople);
 $("draw").onclick = ({ detail }) => {
   if (detail === 0) { // by keyboard: a box in the middle, to be moved with the arrow keys
@@ -513,7 +522,7 @@ $("frame").addEventListener("pointerleave", () => hovered >= 0 && hover(-1));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  openFiles(event.dataTransfer.files);
+  during(() => openFiles([...event.dataTransfer.files]));
 });
 $("language").onclick = () => {
   localStorage.setItem("language", language === "zh" ? "en" : "zh");
@@ -539,14 +548,15 @@ async function begin() {
     const parameters = new URLSearchParams(location.search);
     machine = await ask("start", { wanted: parameters.get("backend") });
     listNetworks();
-    const answer = await fetch(bundled);
-    if (answer.ok) {
-      await openNetwork(answer.headers.get("X-Name") ?? "posenet.onnx", await answer.arrayBuffer());
-      if (!source) await $("example").onclick();
+    const { network, example } = await (await fetch("site.json")).json(); // written by serve.py
+    $("example").onclick = trying(async () => openPhotograph(await (await fetch(example)).blob(), example));
+    if (network) {
+      await openNetwork(network, await (await fetch(network)).arrayBuffer());
+      await openPhotograph(await (await fetch(example)).blob(), example);
     } else say("needsNetwork");
   } catch (error) {
-    complain(error, "posenet.onnx");
+    complain(error);
   }
   document.body.dataset.ready = "yes";
 }
-begin();
+during(begin);
