@@ -21,7 +21,7 @@ quickstart: $(VENV)/runtime
 reproduce: $(VENV)/runtime
 	$(PY) pose_estimation/reproduce.py --cfg $(CFG)
 
-# The page of demo/ in output/demo, served on this machine: make demo MODEL=posenet.onnx (a file of export.py)
+# The page of demo/ in output/demo, served on this machine, with the bundled network or MODEL=posenet.onnx of export.py
 demo: demo/node_modules
 	$(PYTHON) demo/serve.py $(if $(MODEL),--model $(MODEL))
 

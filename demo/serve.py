@@ -20,7 +20,9 @@ RUNTIME_FILES = (  # for processors, and for graphics processors
     "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
     "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
 )  # fmt: skip
+BUNDLED = CHECKOUT / "data" / "weights" / "posenet.onnx"
 EXAMPLE = CHECKOUT / "images" / "test.jpg"
+EXAMPLE_BOX = [61, 48, 292, 292]
 PAGE = ("index.html", "style.css", "icon.svg", "js")
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -58,7 +60,8 @@ def build(output: Path, model: Path | None) -> None:
         shutil.copy(RUNTIME / "dist" / name, output / "ort")
     for file in (EXAMPLE, *([model] if model else [])):
         shutil.copy(file, output)
-    site = {"network": model.name if model else None, "example": EXAMPLE.name}
+    example = {"file": EXAMPLE.name, "box": EXAMPLE_BOX}
+    site = {"network": model.name if model else None, "example": example}
     (output / "site.json").write_text(json.dumps(site), encoding="utf-8")
 
 
@@ -81,7 +84,8 @@ def main() -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--model", type=Path, metavar="FILE", help="network of export.py that the page opens with")
+    add("--model", type=Path, default=BUNDLED if BUNDLED.is_file() else None, metavar="FILE",
+        help="network of export.py that the page opens with; default: the bundled one")  # fmt: skip
     add("--output", type=Path, default=CHECKOUT / "output" / "demo", metavar="FOLDER", help="default: output/demo")
     add("--port", type=int, default=8000, help="default: %(default)s; 0 takes any that is free")
     add("--build-only", action="store_true", help="do not serve")

@@ -220,6 +220,32 @@ def test_every_kind_of_exported_file_finds_the_predictors_keypoints(page, kinds,
     assert not page.errors()
 
 
+def test_a_person_is_searched_for_as_in_the_library():
+    """With a network that knows where a person of 40x100 pixels is, and sees them best at twice their height."""
+    if not shutil.which("node"):
+        pytest.skip("needs Node")
+    script = """
+    import { findPerson, firstBoxes } from "./js/person.js";
+    const joints = [[300, 100], [340, 100], [300, 200], [340, 200]], looks = [];
+    const ask = async ([x, y, width, height]) => {
+      const side = Math.max(width, height) * 1.25, middle = [x + width / 2, y + height / 2];
+      const fit = Math.exp(-Math.abs(Math.log(side / 200)));
+      const inside = (joint) => joint.every((value, axis) => Math.abs(value - middle[axis]) < side / 2);
+      looks.push(side);
+      return { keypoints: joints, scores: joints.map((joint) => inside(joint) * fit) };
+    };
+    const counts = [1, 0.7, 0.5, 0.35].map((part) =>
+      firstBoxes([400, 200]).filter(([, , side]) => Math.abs(side * 1.25 - part * 400) < 1e-9).length);
+    const nobody = await findPerson([640, 480], async () => ({ keypoints: joints, scores: [0.1, 0.1, 0.1, 0.1] }));
+    console.log(JSON.stringify({ box: await findPerson([640, 480], ask), counts, nobody }));
+    """
+    line = ["node", "--input-type=module", "--eval", script]
+    finished = subprocess.run(line, cwd=ROOT / "demo", capture_output=True, text=True, check=True)
+    found = json.loads(finished.stdout)
+    np.testing.assert_allclose(found["box"], [298, 95, 44, 110])  # a tenth larger than the joints
+    assert found["counts"] == [1, 2, 3, 10] and found["nobody"] == [0, 0, 640, 480]
+
+
 def test_first_sight(page):
     """Opened with a network, it shows the example with a pose, and says how; everything has a name."""
     page.open()

@@ -74,7 +74,7 @@ const calls = {
     else if (detector) {
       const found = await detect();
       people = (await inTurn(found, ({ box }) => ask(box))).map((person, index) => ({ ...person, boxScore: found[index].score }));
-    } else people = [await findPerson([picture.width, picture.height], ask)];
+    } else people = [await ask(await findPerson([picture.width, picture.height], (box) => poseInBox(box, false)))];
     return { people: people.filter(({ scores }) => scores.every(Number.isFinite)), ms: performance.now() - start };
   },
 };

@@ -3,13 +3,12 @@
 import { editBoxes } from "./boxes.js";
 import { COLORS, cropCanvas, drawHeatmap, drawPose, heatmapCanvas, sidesOf } from "./drawing.js";
 import { Mistake } from "./mistake.js";
-import { boxAround } from "./person.js";
+import { boxOf } from "./person.js";
 import { poseScore } from "./pose.js";
 import { jointName, language, sentence, setLanguage, word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const HOVER_PX = 14; // so near is pointing at a joint
-const FOLLOW_MARGIN = 0.15; // of a person's box from one frame of a video to the next
 const FOLLOW_SCORE = 0.3; // below it the person counts as lost
 const DETECT_EVERY = 15; // frames of a video
 
@@ -83,12 +82,15 @@ async function openNetwork(name, bytes) {
   await findPeople();
 }
 
-async function openPhotograph(blob, name) {
+async function openPhotograph(blob, name, box = null) {
   stopLive();
   const { width, height } = await ask("look", { source: blob });
   const image = await createImageBitmap(blob);
   setSource({ name, width, height, image });
-  await findPeople();
+  if (!box || detectorFamily) return findPeople();
+  changeBox(0, box);
+  people[0].guessed = true;
+  await followBoxes();
 }
 
 async function openVideo(file) {
@@ -158,10 +160,7 @@ follow.count = 0;
 
 /** Where a person of the last frame is looked for in this one; null if lost. */
 function nextBox(person) {
-  const box = poseScore(person.scores) >= FOLLOW_SCORE && boxAround(person, [source.width, source.height]);
-  if (!box) return null;
-  const [x, y, width, height] = box, margin = FOLLOW_MARGIN * Math.max(width, height);
-  return [x - margin / 2, y - margin / 2, width + margin, height + margin];
+  return poseScore(person.scores) >= FOLLOW_SCORE ? boxOf(person, [source.width, source.height]) : null;
 }
 
 function stopLive() {
@@ -549,10 +548,11 @@ async function begin() {
     machine = await ask("start", { wanted: parameters.get("backend") });
     listNetworks();
     const { network, example } = await (await fetch("site.json")).json(); // written by serve.py
-    $("example").onclick = trying(async () => openPhotograph(await (await fetch(example)).blob(), example));
+    const openExample = async () => openPhotograph(await (await fetch(example.file)).blob(), example.file, example.box);
+    $("example").onclick = trying(openExample);
     if (network) {
       await openNetwork(network, await (await fetch(network)).arrayBuffer());
-      await openPhotograph(await (await fetch(example)).blob(), example);
+      await openExample();
     } else say("needsNetwork");
   } catch (error) {
     complain(error);

@@ -2,7 +2,7 @@
 // function by function; a test in a browser holds the two together.
 // Pictures are {data, width, height}, RGBA as canvas gives them. Boxes are [left, top, width, height] in pixels.
 
-const BOX_PADDING = 1.25; // the crop is so much larger than the box
+export const BOX_PADDING = 1.25; // the crop is so much larger than the box
 const QUARTER = 0.25; // cells; the step from the maximum towards its higher neighbour
 
 /** Picture pixels times scale plus shift are crop pixels. The box grows to the crop's shape, then by the padding. */
