@@ -35,7 +35,8 @@ def in_language(notebook: nbformat.NotebookNode, language: str) -> nbformat.Note
     """The cells without a language and those in this one; no metadata that changes from run to run."""
     cells = [cell for cell in notebook.cells if cell.metadata.get("lang", language) == language]
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    return nbformat.v4.new_notebook(cells=[{**cell, "metadata": {}} for cell in cells], metadata=kernel)
+    cells = [nbformat.from_dict({**cell, "metadata": {}}) for cell in cells]
+    return nbformat.v4.new_notebook(cells=cells, metadata=kernel)
 
 
 def execute(notebook: nbformat.NotebookNode) -> None:

@@ -15,10 +15,10 @@ let ort, backend; // "webgpu" or "wasm"
 let network, detector, picture; // picture: {data, width, height, canvas}
 
 const calls = {
-  /** Load ONNX Runtime. `wanted`: "wasm" leaves a graphics processor alone. */
+  /** Load ONNX Runtime. `wanted`: "wasm" leaves a graphics processor alone, "webgpu" takes even an emulated one. */
   async start({ wanted }) {
     const adapter = wanted === "wasm" ? null : await navigator.gpu?.requestAdapter().catch(() => null);
-    backend = adapter && !adapter.info?.isFallbackAdapter ? "webgpu" : "wasm";
+    backend = adapter && (wanted === "webgpu" || !adapter.info?.isFallbackAdapter) ? "webgpu" : "wasm";
     ort = await import(backend === "webgpu" ? "../ort/ort.webgpu.min.mjs" : "../ort/ort.wasm.min.mjs");
     ort.env.wasm.wasmPaths = new URL("../ort/", import.meta.url).href;
     ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MAX_THREADS) : 1;

@@ -50,9 +50,9 @@ def show(axes, bgr, title=""):
     axes.axis("off")
 
 
-figure, axes = plt.subplots(figsize=(4, 4), dpi=80)
+figure, axes = plt.subplots(figsize=(4, 4), dpi=60)
 show(axes, image, f"{image.shape[1]} x {image.shape[0]}")
-axes.add_patch(plt.Rectangle(BOX[:2], *BOX[2:], fill=False, color="white", lw=2))
+_ = axes.add_patch(plt.Rectangle(BOX[:2], *BOX[2:], fill=False, color="white", lw=2))
 # %% [markdown] lang="en"
 # ## The box becomes a crop
 # The box grows to the network's aspect ratio, and then by a quarter so that limbs stay inside. One affine matrix (2, 3) maps photograph pixels to crop pixels; the
@@ -67,7 +67,7 @@ center, size = box_to_crop(np.array(BOX), aspect_ratio=size_wh[0] / size_wh[1])
 affine = crop_affine(center, size[0], 0.0, size_wh)
 crop = crop_image(image, affine, size_wh)
 print(np.round(affine, 3))
-figure, axes = plt.subplots(figsize=(3, 3), dpi=80)
+figure, axes = plt.subplots(figsize=(3, 3), dpi=60)
 show(axes, crop, f"{crop.shape[1]} x {crop.shape[0]}")
 
 # %% [markdown] lang="en"
@@ -84,7 +84,7 @@ heatmaps = network.run(images)[0]
 print(images.shape, "->", heatmaps.shape)
 
 extent = (-0.5, size_wh[0] - 0.5, size_wh[1] - 0.5, -0.5)
-figure, grid = plt.subplots(2, 8, figsize=(11, 3.2), dpi=80)
+figure, grid = plt.subplots(2, 8, figsize=(11, 3.2), dpi=60)
 for axes, name, heatmap in zip(grid.flat, network.skeleton.joints, heatmaps):
     show(axes, crop, name)
     axes.imshow(heatmap, cmap="inferno", alpha=0.75, extent=extent, vmin=0, vmax=heatmaps.max())
@@ -106,15 +106,15 @@ refined, _ = network.codec.decode(heatmaps[None])
 refined = refined[0] / network.codec.stride_xy  # in cells again
 x, y = cells[0, joint].astype(int)
 rows, columns = slice(max(0, y - 2), y + 3), slice(max(0, x - 2), x + 3)
-print(network.skeleton.joints[joint], "cell", (x, y), "->", refined[joint], "score", scores[0, joint].round(3))
+print(network.skeleton.joints[joint], "cell", cells[0, joint], "->", refined[joint], "score", scores[0, joint].round(3))
 print(np.round(heatmaps[joint, rows, columns], 2))
 
-figure, axes = plt.subplots(figsize=(3.4, 3.4), dpi=80)
+figure, axes = plt.subplots(figsize=(3.4, 3.4), dpi=60)
 axes.imshow(heatmaps[joint], cmap="inferno")
 axes.plot(x, y, "s", mfc="none", mec="white", ms=18, label="arg-max")
 axes.plot(*refined[joint], "c+", ms=12, mew=2, label="quarter step")
 axes.set(xlim=(x - 5, x + 5), ylim=(y + 5, y - 5), title=network.skeleton.joints[joint])
-axes.legend(fontsize=8)
+_ = axes.legend(fontsize=8)
 # %% [markdown] lang="en"
 # ## Back to the photograph
 # Cells times the stride are crop pixels; the inverse affine makes photograph pixels of them.
@@ -126,10 +126,10 @@ axes.legend(fontsize=8)
 # %%
 joints_in_crop = refined * network.codec.stride_xy
 keypoints = apply_affine(invert_affine(affine), joints_in_crop)
-drawn_crop, drawn = crop.copy(), image.copy()
-draw_pose(drawn_crop, joints_in_crop, scores[0], network.skeleton)
+drawn_crop, drawn = np.repeat(np.repeat(crop, 4, axis=0), 4, axis=1), image.copy()  # its pixels, four times as large
+draw_pose(drawn_crop, 4 * joints_in_crop, scores[0], network.skeleton)
 draw_pose(drawn, keypoints, scores[0], network.skeleton)
-figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(8, 4), dpi=80)
+figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(8, 4), dpi=60)
 show(left_axes, drawn_crop)
 show(right_axes, drawn)
 
@@ -145,7 +145,7 @@ show(right_axes, drawn)
 # %%
 mirrored = network.run(np.ascontiguousarray(images[..., ::-1]))
 back = flip_heatmaps(mirrored, network.skeleton.flip_permutation, shift=True)[0]
-figure, axes = plt.subplots(1, 3, figsize=(8, 2.8), dpi=80)
+figure, axes = plt.subplots(1, 3, figsize=(8, 2.8), dpi=60)
 for one, heatmap, title in zip(axes, (heatmaps, back, (heatmaps + back) / 2), ("crop", "mirrored", "average")):
     one.imshow(heatmap[joint], cmap="inferno", vmin=0, vmax=1)
     one.set_title(f"{title}: {heatmap[joint].max():.2f}", fontsize=9)

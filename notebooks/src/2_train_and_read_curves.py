@@ -20,13 +20,13 @@ run("train.py", "--cfg", "notebooks/mini.yaml", "TRAIN.RESUME=True", last=6)
 # %% [markdown] lang="en"
 # ## Curves
 # - **Loss** on training and validation. Both fall together: it learns. Training falls and validation rises: it learns by heart; more data or augmentation helps.
-# - **Learning rate**: a short warm-up, then a cosine to 0. Most of the gain comes late, when it is small.
+# - **Learning rate**: a warm-up of ten iterations, too short to be seen here, then a cosine to 0. Most of the gain comes late, when it is small.
 # - **PCKh**: what you care about. It can stay low while the loss already falls: first the network learns to say "almost nothing" everywhere, then where the joints are.
 
 # %% [markdown] lang="zh"
 # ## 曲线
 # - **损失**：训练和验证各一条。一起下降说明在学习；训练降而验证升，是在死记硬背，需要更多数据或增强。
-# - **学习率**：短暂预热，随后余弦下降到 0。大部分提升出现在后期学习率很小的时候。
+# - **学习率**：预热十次迭代（图上看不出来），随后余弦下降到 0。大部分提升出现在后期学习率很小的时候。
 # - **PCKh**：真正关心的指标。损失已经下降时它可能还很低：网络先学会处处输出接近零，再学会关节点在哪里。
 
 # %%

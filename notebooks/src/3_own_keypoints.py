@@ -28,7 +28,7 @@ import numpy as np
 work = Path("output/notebooks/clock")
 for folder in ("annotations", "images/train", "images/val"):
     (work / folder).mkdir(parents=True, exist_ok=True)
-(work / "clock.yaml").write_text(
+_ = (work / "clock.yaml").write_text(
     """name: clock
 joints: [center, hour, minute]
 limbs: [[center, hour], [center, minute]]
@@ -64,9 +64,9 @@ def draw_clock(rng, minutes):
     cv2.circle(image, at(center), round(radius * 16), ink, 2, cv2.LINE_AA, 4)
     for mark in range(12):
         cv2.circle(image, at(tip(center, 0.9 * radius, mark / 12)), 16, ink, -1, cv2.LINE_AA, 4)
-    cv2.line(image, at(center), at(points[1]), ink, 4, cv2.LINE_AA, 4)
-    cv2.line(image, at(center), at(points[2]), ink, 2, cv2.LINE_AA, 4)
-    noisy = np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+    cv2.line(image, at(center), at(points[1]), ink, 5, cv2.LINE_AA, 4)
+    cv2.line(image, at(center), at(points[2]), (40, 40, 220), 3, cv2.LINE_AA, 4)  # red
+    noisy = np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
     return noisy, [*(center - radius), 2 * radius, 2 * radius], points
 
 
@@ -85,9 +85,9 @@ def write_set(name, count, seed):
     (work / f"annotations/{name}.json").write_text(json.dumps(content))
 
 
-write_set("train", 320, seed=0)
+write_set("train", 480, seed=0)
 write_set("val", 40, seed=1)
-figure, axes = plt.subplots(1, 6, figsize=(11, 2), dpi=80)
+figure, axes = plt.subplots(1, 6, figsize=(11, 2), dpi=55)
 for number, one in enumerate(axes):
     one.imshow(cv2.imread(str(work / f"images/train/{number}.png"))[..., ::-1])
     one.axis("off")
@@ -135,7 +135,7 @@ def read_time(points):
 
 rng = np.random.default_rng(2)
 errors = []
-figure, axes = plt.subplots(1, 6, figsize=(11, 2.4), dpi=80)
+figure, axes = plt.subplots(1, 6, figsize=(11, 2.4), dpi=55)
 for number in range(60):
     true = rng.uniform(0, 720)
     image, box, points = draw_clock(rng, true)
