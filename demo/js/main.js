@@ -87,7 +87,7 @@ async function openPhotograph(blob, name, box = null) {
   const { width, height } = await ask("look", { source: blob });
   const image = await createImageBitmap(blob);
   setSource({ name, width, height, image });
-  if (!box || detectorFamily) return findPeople();
+  if (!box || !description || detectorFamily) return findPeople();
   changeBox(0, box);
   people[0].guessed = true;
   await followBoxes();

@@ -84,7 +84,7 @@ heatmaps = network.run(images)[0]
 print(images.shape, "->", heatmaps.shape)
 
 extent = (-0.5, size_wh[0] - 0.5, size_wh[1] - 0.5, -0.5)
-figure, grid = plt.subplots(2, 8, figsize=(11, 3.2), dpi=60)
+figure, grid = plt.subplots(2, 8, figsize=(9.6, 2.8), dpi=55)
 for axes, name, heatmap in zip(grid.flat, network.skeleton.joints, heatmaps):
     show(axes, crop, name)
     axes.imshow(heatmap, cmap="inferno", alpha=0.75, extent=extent, vmin=0, vmax=heatmaps.max())
