@@ -5,7 +5,7 @@ import { detectorBoxes, detectorInput, recognise } from "./detectors.js";
 import { Mistake } from "./mistake.js";
 import { readDescription } from "./onnx_file.js";
 import { findPerson } from "./person.js";
-import { averageWithMirrored, crop, cropScaleAndShift, decode, networkInput } from "./pose.js";
+import { averageWithMirrored, calibrated, crop, cropScaleAndShift, decode, networkInput } from "./pose.js";
 
 const MAX_THREADS = 4;
 const MAX_PIXELS = 2 ** 26; // of a picture; beyond, browsers fail one by one
@@ -143,7 +143,7 @@ async function run({ session, description }, { data, shape }) {
 
 async function poseInBox(box, flipTest) {
   const { description } = network, size = description.image_size_wh;
-  const frame = cropScaleAndShift(box, size);
+  const frame = cropScaleAndShift(box, description);
   const pixels = crop(picture, frame, size);
   const outputs = await run(network, networkInput(pixels, size, description));
   let heatmaps = null, found;
@@ -160,7 +160,7 @@ async function poseInBox(box, flipTest) {
   }
   const { scale, shift } = frame;
   const keypoints = found.keypoints.map(([x, y]) => [(x - shift[0]) / scale, (y - shift[1]) / scale]);
-  return { box, boxScore: 1, keypoints, scores: found.scores, heatmaps, crop: pixels, frame };
+  return { box, boxScore: 1, keypoints, scores: calibrated(found.scores, description), heatmaps, crop: pixels, frame };
 }
 
 async function detect() {

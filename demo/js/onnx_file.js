@@ -5,7 +5,7 @@ import { Mistake } from "./mistake.js";
 
 const METADATA_KEY = "simplepose";
 const METADATA_PROPS = 14, KEY = 1, VALUE = 2; // field numbers of ModelProto and StringStringEntryProto
-const MULTIPLE = 32, MAX_SIDE = 4096, MAX_JOINTS = 1000;
+const MULTIPLE = 32, MAX_SIDE = 4096, MAX_JOINTS = 1000, MAX_SIGMA = 64;
 const PLAIN_GRAPH = {
   preprocess: false, pixels: "bgr", flip_test: false, shift_heatmap: true, decode: false, post_process: true,
   dynamic_size: false,
@@ -24,7 +24,7 @@ export function readDescription(bytes) {
     const description = JSON.parse(text);
     description.graph = { ...PLAIN_GRAPH, ...description.graph }; // older files have none
     check(description);
-    return description;
+    return { unbiased: false, decoder: "quarter", ...description };
   } catch (error) {
     throw new Mistake("wrongDescription", String(error.message).slice(0, 200));
   }
@@ -84,5 +84,12 @@ function check(description) {
   require(["rgb", "bgr"].includes(input.channels) && ["rgb", "bgr"].includes(graph.pixels), "rgb, bgr");
   require(input.mean.length === 3 && input.std.length === 3, "mean, std");
   require([...input.mean, ...input.std, input.divisor].every((number) => number > 0 && number < 1e6), "mean, std, divisor");
+  require(typeof (description.unbiased ?? false) === "boolean", "unbiased");
+  require(["quarter", "dark"].includes(description.decoder ?? "quarter"), "decoder");
+  require(description.sigma > 0 && description.sigma <= MAX_SIGMA, "sigma");
+  const pairs = description.score_calibration ?? [];
+  const rises = (start, apart) => pairs.every((value, at) => at % 2 !== start || at < 2 || value - pairs[at - 2] >= apart);
+  require(pairs.length % 2 === 0 && pairs.every((number) => Math.abs(number) < 1e6), "score_calibration");
+  require(rises(0, Number.MIN_VALUE) && rises(1, 0), "score_calibration");
   require(Object.keys(graph).every((name) => name in PLAIN_GRAPH && typeof graph[name] === typeof PLAIN_GRAPH[name]), "graph");
 }

@@ -5,10 +5,14 @@
 export const BOX_PADDING = 1.25; // the crop is so much larger than the box
 const QUARTER = 0.25; // cells; the step from the maximum towards its higher neighbour
 
-/** Picture pixels times scale plus shift are crop pixels. The box grows to the crop's shape, then by the padding. */
-export function cropScaleAndShift([x, y, width, height], [cropWidth, cropHeight]) {
-  const scale = cropWidth / (Math.max(width, height * (cropWidth / cropHeight)) * BOX_PADDING);
-  return { scale, shift: [cropWidth / 2 - scale * (x + width / 2), cropHeight / 2 - scale * (y + height / 2)] };
+/**
+ * Picture pixels times scale plus shift are crop pixels. The box grows to the crop's shape, then by the padding.
+ * An unbiased crop (UDP) is measured from its first pixel to its last.
+ */
+export function cropScaleAndShift([x, y, width, height], { image_size_wh: [cropWidth, cropHeight], unbiased }) {
+  const [wide, high] = [cropWidth - unbiased, cropHeight - unbiased];
+  const scale = wide / (Math.max(width, height * (cropWidth / cropHeight)) * BOX_PADDING);
+  return { scale, shift: [wide / 2 - scale * (x + width / 2), high / 2 - scale * (y + height / 2)] };
 }
 
 /** Cut a person out, bilinearly as OpenCV does it, black outside of the picture: (height, width, 3) RGB bytes. */
@@ -61,12 +65,13 @@ export function networkInput(pixels, [width, height], { input, graph }, mirrored
 }
 
 /** Average heatmaps (joints, rows, columns) with those of the mirrored crop. */
-export function averageWithMirrored(heatmaps, mirrored, { heatmap_size_wh: [columns, rows], flip_permutation, graph }) {
-  const cells = rows * columns;
+export function averageWithMirrored(heatmaps, mirrored, description) {
+  const { heatmap_size_wh: [columns, rows], flip_permutation, graph, unbiased } = description;
+  const cells = rows * columns, shift = graph.shift_heatmap && !unbiased; // unless unbiased, mirroring loses about a cell
   flip_permutation.forEach((other, joint) => {
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {
-        const shifted = graph.shift_heatmap ? Math.max(column - 1, 0) : column; // mirroring loses about a cell
+        const shifted = shift ? Math.max(column - 1, 0) : column;
         const at = joint * cells + row * columns + column;
         heatmaps[at] = 0.5 * (heatmaps[at] + mirrored[other * cells + row * columns + columns - 1 - shifted]);
       }
@@ -75,8 +80,9 @@ export function averageWithMirrored(heatmaps, mirrored, { heatmap_size_wh: [colu
 }
 
 /** Keypoints [[x, y]] in crop pixels and scores of heatmaps (joints, rows, columns). */
-export function decode(heatmaps, { heatmap_size_wh: [columns, rows], image_size_wh: [width], graph }) {
-  const cells = rows * columns, stride = width / columns;
+export function decode(heatmaps, { heatmap_size_wh: [columns, rows], image_size_wh: [width, height], unbiased, decoder, sigma, graph }) {
+  const cells = rows * columns;
+  const strideX = (width - unbiased) / (columns - unbiased), strideY = (height - unbiased) / (rows - unbiased);
   const keypoints = [], scores = [];
   for (let start = 0; start < heatmaps.length; start += cells) {
     let best = start;
@@ -85,12 +91,52 @@ export function decode(heatmaps, { heatmap_size_wh: [columns, rows], image_size_
     if (!(heatmaps[best] > 0)) best = start;
     let x = (best - start) % columns, y = Math.floor((best - start) / columns);
     if (graph.post_process && x > 1 && x < columns - 1 && y > 1 && y < rows - 1) {
-      x += QUARTER * Math.sign(heatmaps[best + 1] - heatmaps[best - 1]);
-      y += QUARTER * Math.sign(heatmaps[best + columns] - heatmaps[best - columns]);
+      const heatmap = heatmaps.subarray(start, start + cells);
+      const step = decoder === "dark" ? darkStep(heatmap, columns, x, y, sigma)
+        : [1, columns].map((next) => QUARTER * Math.sign(heatmaps[best + next] - heatmaps[best - next]));
+      x += step[0];
+      y += step[1];
     }
-    keypoints.push([x * stride, y * stride]);
+    keypoints.push([x * strideX, y * strideY]);
   }
   return { keypoints, scores };
+}
+
+/** From the maximum of a heatmap to its peak: Newton's step on the logarithm of the smoothed heatmap (DARK). */
+function darkStep(heatmap, columns, x, y, sigma) {
+  const radius = Math.max(1, Math.round(2.5 * sigma)), rows = heatmap.length / columns;
+  const bell = Array.from({ length: 2 * radius + 1 }, (_, at) => Math.exp(-((at - radius) ** 2) / (2 * sigma ** 2)));
+  const total = bell.reduce((sum, value) => sum + value) ** 2;
+  const log = (dx, dy) => {
+    let sum = 0;
+    for (let row = -radius; row <= radius; row++) {
+      for (let column = -radius; column <= radius; column++) {
+        const atX = x + dx + column, atY = y + dy + row;
+        if (atX < 0 || atX >= columns || atY < 0 || atY >= rows) continue;
+        sum += bell[row + radius] * bell[column + radius] * heatmap[atY * columns + atX];
+      }
+    }
+    return Math.log(Math.max(sum / total, 1e-10));
+  };
+  const middle = log(0, 0), [left, right, above, below] = [log(-1, 0), log(1, 0), log(0, -1), log(0, 1)];
+  const slopeX = (right - left) / 2, slopeY = (below - above) / 2;
+  const xx = right - 2 * middle + left, yy = below - 2 * middle + above;
+  const xy = (log(1, 1) - log(-1, 1) - log(1, -1) + log(-1, -1)) / 4, determinant = xx * yy - xy ** 2;
+  if (!(determinant > 0 && xx < 0)) return [0, 0];
+  const within = (step) => Math.min(Math.max(step / determinant, -1), 1);
+  return [within(xy * slopeY - yy * slopeX), within(xy * slopeX - xx * slopeY)];
+}
+
+/** Scores as probabilities of being right, by the pairs (score, probability, ...) that a file may carry. */
+export function calibrated(scores, { score_calibration: pairs = [] }) {
+  if (!pairs.length) return scores;
+  return scores.map((score) => {
+    const next = pairs.findIndex((value, at) => at % 2 === 0 && value >= score);
+    if (next === 0) return pairs[1];
+    if (next < 0) return pairs.at(-1);
+    const part = (score - pairs[next - 2]) / (pairs[next] - pairs[next - 2]);
+    return pairs[next - 1] + part * (pairs[next + 1] - pairs[next - 1]);
+  });
 }
 
 /** The mean of the positive scores, as the library's pose_score. */
