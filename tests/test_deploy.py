@@ -60,7 +60,7 @@ def test_crops_are_the_librarys_to_the_last_bit(photograph):
     rng = np.random.default_rng(0)
     boxes = np.hstack([rng.uniform(-100, 500, (30, 2)), rng.uniform(1, 700, (30, 2))])
     for size_wh in ((192, 256), (256, 256), (96, 64)):
-        crops, affines = cut_out(photograph, boxes, size_wh)
+        crops, affines = cut_out(photograph, boxes, HeatmapCodec(size_wh, (size_wh[0] // 4, size_wh[1] // 4), 2))
         for box, crop, affine in zip(boxes, crops, affines):
             scale, shift = deploy.crop_scale_and_shift(box, size_wh)
             np.testing.assert_array_equal([[scale, 0, shift[0]], [0, scale, shift[1]]], affine)

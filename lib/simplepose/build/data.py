@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from simplepose.build.model import build_codec, build_skeleton
 from simplepose.core.errors import UserError
 from simplepose.core.images import INPUT_FORMATS
+from simplepose.core.skeletons import LOWER_BODY
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.coco import annotation_file, load_coco, read_coco
 from simplepose.data.crop_cache import CropCache, open_crop_cache
@@ -83,8 +84,31 @@ def box_source(config: EasyDict) -> str:
     return _bbox_file(config) or "annotated"
 
 
+def build_augmentation(config: EasyDict) -> AugmentationSettings:
+    """How training crops are augmented.
+
+    Raises:
+        UserError: half bodies of a skeleton without lower body, or from a cache, whose patches are too coarse for them.
+    """
+    dataset, skeleton = config.DATASET, build_skeleton(config)
+    if dataset.PROB_HALF_BODY:
+        if skeleton.lower_body.all() or not skeleton.lower_body.any():
+            raise UserError(
+                f"DATASET.PROB_HALF_BODY: the joints of {skeleton.name} have no upper and lower body; set it to 0 "
+                f"(joints of the lower body are told by {', '.join(LOWER_BODY)} in their names)"
+            )
+        if dataset.CACHE:
+            raise UserError(
+                "DATASET.CACHE holds whole bodies, too coarse for halves; set PROB_HALF_BODY to 0 or no CACHE"
+            )
+    return AugmentationSettings(
+        dataset.SCALE_FACTOR, dataset.ROT_FACTOR, dataset.FLIP, dataset.SHIFT_FACTOR, dataset.PROB_HALF_BODY,
+        dataset.COLOR_FACTOR, dataset.PROB_OCCLUSION,
+    )  # fmt: skip
+
+
 def build_train_loader(config: EasyDict) -> BatchLoader:
-    settings = AugmentationSettings(config.DATASET.SCALE_FACTOR, config.DATASET.ROT_FACTOR, config.DATASET.FLIP)
+    settings = build_augmentation(config)
     samples = build_train_samples(config)
     train, dataset, cache = config.TRAIN, config.DATASET, None
     if dataset.CACHE:

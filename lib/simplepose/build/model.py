@@ -40,12 +40,14 @@ def build_skeleton(config: EasyDict) -> Skeleton:
 
 def build_codec(config: EasyDict) -> HeatmapCodec:
     extra = config.MODEL.EXTRA
-    return HeatmapCodec(tuple(config.MODEL.IMAGE_SIZE), tuple(extra.HEATMAP_SIZE), extra.SIGMA)
+    sizes = tuple(config.MODEL.IMAGE_SIZE), tuple(extra.HEATMAP_SIZE)
+    return HeatmapCodec(*sizes, extra.SIGMA, extra.UNBIASED, config.TEST.DECODER)
 
 
 def build_inference_settings(config: EasyDict) -> InferenceSettings:
     test = config.TEST
-    return InferenceSettings(test.FLIP_TEST, test.SHIFT_HEATMAP, test.POST_PROCESS)
+    shift = test.SHIFT_HEATMAP and not config.MODEL.EXTRA.UNBIASED
+    return InferenceSettings(test.FLIP_TEST, shift, test.POST_PROCESS)
 
 
 def build_model(config: EasyDict) -> PoseResNet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from simplepose.core.codecs.gaussian import DECODERS
 from simplepose.core.description import (
     ABOVE_ZERO,
     BELOW_ONE,
@@ -74,6 +75,10 @@ KEYS: dict[str, Key] = {
     "DATASET.FLIP": Key(True),
     "DATASET.SCALE_FACTOR": Key(0.25, limits=(0, BELOW_ONE)),  # at 1 a crop may have no size
     "DATASET.ROT_FACTOR": Key(30, limits=(0, 360)),  # degrees
+    "DATASET.SHIFT_FACTOR": Key(0.0, limits=(0, 0.5)),  # the crop moves by up to so much of its size
+    "DATASET.PROB_HALF_BODY": Key(0.0, limits=(0, 1)),  # crops of the upper or the lower body alone
+    "DATASET.COLOR_FACTOR": Key(0.0, limits=(0, 0.5)),  # each channel's brightness and contrast change by up to so much
+    "DATASET.PROB_OCCLUSION": Key(0.0, limits=(0, 1)),  # crops with a rectangle of one colour over them
     # how many unreadable training images to skip, with a warning each; one more is an error
     "DATASET.MAX_BAD": Key(0, limits=(0, BILLION)),
     "MODEL.NAME": Key("pose_resnet", choices=("pose_resnet",), described=True),
@@ -102,6 +107,8 @@ KEYS: dict[str, Key] = {
     "MODEL.INPUT_FORMAT": Key("bgr", choices=tuple(INPUT_FORMATS), described=True),  # see core/images.py
     "MODEL.EXTRA.TARGET_TYPE": Key("gaussian", choices=("gaussian",), described=True),
     "MODEL.EXTRA.SIGMA": Key(2, limits=(ABOVE_ZERO, MAX_SIGMA), described=True),  # heatmap cells
+    # UDP: sizes measured from the first pixel to the last; mirrored heatmaps then need no shift. See codecs/gaussian.py
+    "MODEL.EXTRA.UNBIASED": Key(False, described=True),
     # width, height; default: the network's output size for IMAGE_SIZE
     "MODEL.EXTRA.HEATMAP_SIZE": Key(
         None,
@@ -156,7 +163,8 @@ KEYS: dict[str, Key] = {
     "TEST.BATCH_SIZE": Key(32, limits=(1, MILLION), circumstance=True),
     "TEST.FLIP_TEST": Key(False),
     "TEST.POST_PROCESS": Key(True),
-    "TEST.SHIFT_HEATMAP": Key(True),
+    "TEST.DECODER": Key("quarter", choices=DECODERS, described=True),  # POST_PROCESS's step; see codecs/gaussian.py
+    "TEST.SHIFT_HEATMAP": Key(True),  # ignored for MODEL.EXTRA.UNBIASED
     "TEST.MODEL_FILE": Key("", circumstance=True),
     "TEST.USE_GT_BBOX": Key(False),  # COCO: the annotated boxes; else those of COCO_BBOX_FILE
     "TEST.COCO_BBOX_FILE": Key(""),

@@ -71,13 +71,13 @@ def shown_region(sample: PoseSample, settings: AugmentationSettings, size_wh: tu
     """The part of an image that any augmentation of a person can show, before it is clipped to the image.
 
     Args:
-        settings: bounds of scale and rotation.
+        settings: bounds of scale, rotation and shift.
         size_wh: of the network input.
     """
     pixels = sample.size[0] / size_wh[0]  # image pixels per crop pixel, at scale 1
-    half = 0.5 * np.array(size_wh) * pixels * (1 + settings.scale_factor)
-    if settings.rotation_factor:
-        half[:] = np.hypot(*half)
+    size = np.array(size_wh) * pixels * (1 + settings.scale_factor)
+    half = np.full(2, np.hypot(*size)) / 2 if settings.rotation_factor else size / 2
+    half = half + size * settings.shift_factor
     low = np.floor(sample.center - half).astype(int) - BILINEAR_MARGIN
     high = np.ceil(sample.center + half).astype(int) + BILINEAR_MARGIN + 1
     return Region(*low.tolist(), *high.tolist(), step=max(1, int(pixels * (1 - settings.scale_factor))))
@@ -189,6 +189,8 @@ def _digest(samples: Sequence[PoseSample], settings: AugmentationSettings, size_
         for sample in samples
     ]
     content = [VERSION, settings.scale_factor, bool(settings.rotation_factor), *size_wh, rows]
+    if settings.shift_factor:
+        content.append(settings.shift_factor)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

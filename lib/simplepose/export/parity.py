@@ -194,7 +194,7 @@ def same_settings(exported: PoseNetwork, settings: InferenceSettings) -> Inferen
     return replace(settings, **exported.graph.fixed())
 
 
-def crops_of_images(images: ImageFiles, boxes: BoxSource, image_size_wh: tuple[int, int], most: int) -> np.ndarray:
+def crops_of_images(images: ImageFiles, boxes: BoxSource, codec: Codec, most: int) -> np.ndarray:
     """Crops (N, H, W, 3) uint8 BGR of the people in images, spread evenly if there are more than `most`.
 
     Raises:
@@ -208,7 +208,7 @@ def crops_of_images(images: ImageFiles, boxes: BoxSource, image_size_wh: tuple[i
             failure = frame.failure
             continue
         people, inside = as_boxes(boxes(frame)[0], frame.image.shape[1::-1])
-        crops.extend(cut_out(frame.image, people[inside], image_size_wh)[0])
+        crops.extend(cut_out(frame.image, people[inside], codec)[0])
     if not crops:
         raise UserError(f"{images.name} gives no crop to compare on: {failure}")
     return np.stack(spread(crops, most))

@@ -24,7 +24,11 @@ Network = Callable[[np.ndarray], Any]
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How heatmaps are computed and decoded (section TEST of the configuration)."""
+    """How heatmaps are computed and decoded (section TEST of the configuration).
+
+    Attributes:
+        shift_heatmap: see `flip_heatmaps`; of no effect for a codec that mirrors exactly.
+    """
 
     flip_test: bool = False
     shift_heatmap: bool = True
@@ -40,7 +44,7 @@ class GraphOptions:
         pixels: "bgr" or "rgb", the channel order of those crops, whatever the network inside wants.
         flip_test: it averages with the mirrored image, with or without `shift_heatmap`.
         decode: it gives keypoints (N, K, 2) in input pixels and scores (N, K) instead of heatmaps, with or without
-            the quarter step (`post_process`).
+            the step between cells (`post_process`).
         dynamic_size: it takes any height and width in multiples of 32.
     """
 
@@ -115,6 +119,8 @@ class PoseNetwork:
         """Heatmaps (N, K, h, w) of prepared images, of a network that does not decode; see `predict_heatmaps`."""
         if self.graph.flip_test:
             settings = replace(settings, flip_test=False)  # the graph does it
+        if self.codec.mirrors_exactly:
+            settings = replace(settings, shift_heatmap=False)
         return predict_heatmaps(self.run, images, self.skeleton.flip_permutation, settings)
 
     def predict(self, images: np.ndarray, settings: InferenceSettings) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from simplepose.core.codecs.base import Codec
 from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine, as_boxes, box_to_crop, crop_affine, invert_affine
 from simplepose.core.images import as_image, crop_image
@@ -103,19 +104,19 @@ class Crops:
     lost: list[str] = field(default_factory=list)
 
 
-def cut_out(image: np.ndarray, boxes_xywh: np.ndarray, image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def cut_out(image: np.ndarray, boxes_xywh: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
     """Cut the people in boxes (P, 4) out of an image (H, W, 3).
 
     Returns:
-        crops (P, h, w, 3) uint8 BGR of `image_size_wh`, and affines (P, 2, 3) from image pixels to crop pixels.
+        crops (P, h, w, 3) uint8 BGR of the codec's image size, and affines (P, 2, 3) from image pixels to crop pixels.
     """
-    width, height = image_size_wh
+    width, height = codec.image_size_wh
     affines = np.empty((len(boxes_xywh), 2, 3))
     crops = np.empty((len(boxes_xywh), height, width, 3), np.uint8)
     for index, box in enumerate(boxes_xywh):
         center, size = box_to_crop(box, aspect_ratio=width / height)
-        affines[index] = crop_affine(center, size[0], 0.0, image_size_wh)
-        crops[index] = crop_image(image, affines[index], image_size_wh)
+        affines[index] = crop_affine(center, size[0], 0.0, codec.extent_wh)
+        crops[index] = crop_image(image, affines[index], codec.image_size_wh)
     return crops, affines
 
 
@@ -211,7 +212,7 @@ class PosePredictor:
             for box in boxes[~inside]
         ]
         boxes, scores = boxes[inside], scores[inside]
-        crops, affines = cut_out(image, boxes, self.network.codec.image_size_wh)
+        crops, affines = cut_out(image, boxes, self.network.codec)
         return Crops(self.network.prepare(crops), invert_affine(affines), boxes, scores, lost)
 
     def predict(self, people: Sequence[Crops]) -> list[list[Pose]]:
