@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simplepose.core.codecs.base import Codec
+from simplepose.core.codecs.dark import log_slopes
+from simplepose.core.codecs.gaussian import HeatmapCodec, argmax_cells
 from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine, as_boxes, invert_affine
 from simplepose.inference.network import InferenceSettings, PoseNetwork
@@ -103,7 +105,7 @@ def ask(network: PoseNetwork, crops: np.ndarray, settings: InferenceSettings) ->
 class ParityMeter:
     """Accumulates the differences between the outputs of the original and of an exported network."""
 
-    def __init__(self, codec: Codec, joint_names: Sequence[str]):
+    def __init__(self, codec: HeatmapCodec, joint_names: Sequence[str]):
         self.codec = codec
         self.joint_names = joint_names
         self.crops = 0
@@ -152,12 +154,13 @@ class ParityMeter:
 
 
 def deciding_margin(
-    codec: Codec, heatmap: np.ndarray, joint: np.ndarray, other: np.ndarray, other_score: float
+    codec: HeatmapCodec, heatmap: np.ndarray, joint: np.ndarray, other: np.ndarray, other_score: float
 ) -> float:
     """By how much a heatmap (h, w) favours its joint (2,) over the position `other` (2,), both in input pixels.
 
     If the two lie in different cells, the difference of these cells; in the same cell, the slope that decided the
-    quarter step; if only one of the two has a positive maximum at all, this maximum.
+    quarter step, or that moved the Taylor step so far; if only one of the two has a positive maximum at all, this
+    maximum.
     """
     height, width = heatmap.shape
     if (heatmap.max() > 0) != (other_score > 0):
@@ -166,6 +169,12 @@ def deciding_margin(
     if not np.isfinite(other_cell).all():
         return float("inf")
     x, y = np.clip(other_cell, 0, (width - 1, height - 1)).astype(int)
+    if codec.decoder == "dark":  # both lie within a cell of their maxima
+        shift = (other - joint) / codec.stride_xy
+        if np.abs(shift).max() > 2:
+            return float(heatmap.max() - heatmap[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].max())
+        _, (xx, yy, xy) = log_slopes(heatmap, argmax_cells(heatmap)[0], codec.sigma)
+        return float(heatmap.max() * np.abs([[xx, xy], [xy, yy]] @ shift).max())
     if (cell != other_cell).any():
         return float(heatmap.max() - heatmap[y, x])
     slopes = [0.0, 0.0]

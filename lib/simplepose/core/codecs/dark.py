@@ -6,6 +6,8 @@ near it. A network's heatmap is one only roughly, so it is smoothed first, with 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 SMOOTHING_SIGMAS = 2.5  # the smoothing kernel's radius
@@ -34,34 +36,47 @@ def smoothing_matrix(sigma: float) -> np.ndarray:
     return np.kron(band, band).T.astype(np.float32)
 
 
-def taylor_step(heatmaps: np.ndarray, cells: np.ndarray, sigma: float) -> np.ndarray:
-    """Newton's step from a cell to the peak of the logarithm of the smoothed heatmap.
+def log_slopes(heatmaps: np.ndarray, cells: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and curvature of the logarithm of the smoothed heatmaps.
 
     Args:
         heatmaps: (..., K, h, w).
-        cells: (..., K, 2) their maxima as (x, y), whole numbers.
+        cells: (..., K, 2) where, as (x, y), whole numbers.
         sigma: of the targets, cells.
 
     Returns:
-        (..., K, 2) in cells, at most 1 on each axis. 0 at the border, and where there is no peak: the curvature is not
-        negative in every direction.
+        (2, ...) along x and y, and (3, ...): xx, yy and xy.
     """
-    size_hw = height, width = heatmaps.shape[-2:]
+    height, width = heatmaps.shape[-2:]
     matrix = smoothing_matrix(sigma)
-    side = int(np.sqrt(len(matrix)))
+    side = math.isqrt(len(matrix))
     padded = np.pad(heatmaps.reshape(-1, height, width), [(0, 0), (side // 2,) * 2, (side // 2,) * 2])
     x, y = cells.reshape(-1, 2).astype(np.int64).T
     around = np.arange(side)
     maps, rows, columns = np.arange(len(x))[:, None, None], (y[:, None] + around)[:, :, None], x[:, None] + around
     patches = padded[maps, rows, columns[:, None, :]]  # (... x K, side, side)
-    log = np.log(np.maximum(patches.reshape(len(x), -1) @ matrix, LOWEST)).T  # 9 x (... x K), row by row
-    slope_x, slope_y = (log[5] - log[3]) / 2, (log[7] - log[1]) / 2
-    curve_xx, curve_yy = log[5] - 2 * log[4] + log[3], log[7] - 2 * log[4] + log[1]
-    curve_xy = (log[8] - log[6] - log[2] + log[0]) / 4
-    determinant = curve_xx * curve_yy - curve_xy**2
-    peaked = (determinant > 0) & (curve_xx < 0) & away_from_border(cells, size_hw).ravel()
-    determinant = np.where(peaked, determinant, 1)
-    step_x = (curve_xy * slope_y - curve_yy * slope_x) / determinant
-    step_y = (curve_xy * slope_x - curve_xx * slope_y) / determinant
-    steps = np.where(peaked[:, None], np.clip(np.stack([step_x, step_y], axis=1), -1, 1), 0)  # masked: maybe NaN
-    return steps.reshape(cells.shape)
+    # einsum adds up in the same order for any number of maps; a BLAS does not
+    smooth = np.einsum("np,pq->nq", patches.reshape(len(x), -1), matrix)
+    log = np.log(np.maximum(smooth, LOWEST))
+    log = log.T.reshape(9, *cells.shape[:-1])  # of the 3x3 cells around, row by row
+    slope = np.stack([log[5] - log[3], log[7] - log[1]]) / 2
+    xx, yy = log[5] - 2 * log[4] + log[3], log[7] - 2 * log[4] + log[1]
+    return slope, np.stack([xx, yy, (log[8] - log[6] - log[2] + log[0]) / 4])
+
+
+def taylor_step(heatmaps: np.ndarray, cells: np.ndarray, sigma: float) -> np.ndarray:
+    """Newton's step from a cell to the peak of the logarithm of the smoothed heatmap.
+
+    Args:
+        heatmaps, cells, sigma: see `log_slopes`; the cells are the maxima.
+
+    Returns:
+        (..., K, 2) in cells, at most 1 on each axis. 0 at the border, and where there is no peak: the curvature is not
+        negative in every direction.
+    """
+    (slope_x, slope_y), (xx, yy, xy) = log_slopes(heatmaps, cells, sigma)
+    determinant = xx * yy - xy**2
+    peaked = (determinant > 0) & (xx < 0) & away_from_border(cells, heatmaps.shape[-2:])
+    steps = np.stack([xy * slope_y - yy * slope_x, xy * slope_x - xx * slope_y], axis=-1)
+    steps = steps / np.where(peaked, determinant, 1)[..., None]
+    return np.where(peaked[..., None], np.clip(steps, -1, 1), 0)  # NaN where NaN is masked
