@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from simplepose.core.errors import UserError, optional_packages
+from simplepose.core.errors import UserError, optional_packages, shown
 from simplepose.core.files import parse_json
-from simplepose.weights.safe_pickle import Refused, check_sizes, read_into, reading, shown
+from simplepose.weights.safe_pickle import Refused, check_sizes, read_into, reading
 from simplepose.weights.torch_files import widen_bfloat16
 
 MAX_HEADER_BYTES = 100_000_000  # the format's limit
