@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import simplepose
 from simplepose.commands.cli import config_parser, parse_config
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -237,7 +237,3 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
         ("machine", machine()),
         ("time, validation included", "; ".join(times)),
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

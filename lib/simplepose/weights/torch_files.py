@@ -169,9 +169,10 @@ def _file_dtype(kind: str, byte_order: str) -> np.dtype:
     return np.dtype(code).newbyteorder(byte_order)
 
 
-def _native(raw: np.ndarray, kind: str) -> np.ndarray:
-    """Elements as the file has them -> native byte order, bfloat16 as float32."""
-    native = raw if raw.dtype.isnative else raw.astype(raw.dtype.newbyteorder("="))
+def native_array(raw: Any, kind: str, byte_order: str) -> np.ndarray:
+    """The elements in a writable buffer of bytes as an array (N,) in native byte order, bfloat16 as float32."""
+    array = np.frombuffer(raw, _file_dtype(kind, byte_order))
+    native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     return widen_bfloat16(native) if kind == _BFLOAT16 else native
 
 
@@ -298,10 +299,10 @@ def _read_zip(stream: BinaryIO, size: int) -> tuple[Any, str | None]:
                     f"declares {count} elements of {item} bytes in {shown(name)} of {archive.size(name)} bytes"
                 )
             stream.seek(archive.members[name][0])
-            raw = np.empty(count, dtype=_file_dtype(kind, "<" if byte_order == "little" else ">"))
+            raw = np.empty(count * item, np.uint8)
             read_into(stream, raw)
-            archive.verify(name, memoryview(raw.view(np.uint8)))
-            storages[key] = _Storage(_native(raw, kind), kind)
+            archive.verify(name, memoryview(raw))
+            storages[key] = _Storage(native_array(raw, kind, "<" if byte_order == "little" else ">"), kind)
         if storages[key].kind != kind:
             raise Refused(f"uses the storage {shown(key)} with two element types")
         return storages[key]
@@ -373,9 +374,9 @@ def _read_legacy(stream: BinaryIO, size: int) -> Any:
         if dtype == storage.values.dtype:
             read_into(stream, storage.values)
         else:
-            raw = np.empty(count, dtype=dtype)
+            raw = np.empty(count * dtype.itemsize, np.uint8)
             read_into(stream, raw)
-            storage.values[:] = _native(raw, storage.kind)
+            storage.values[:] = native_array(raw, storage.kind, byte_order)
     return value
 
 
