@@ -7,7 +7,6 @@ import http.server
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -171,14 +170,12 @@ def test_a_damaged_video(posenet, tmp_path, run_command):
     ("form", "number", "code", "word"),
     [("json", signal.SIGINT, 130, "interrupted"), ("coco", signal.SIGTERM, 143, "terminated")],
 )
-def test_an_interrupted_video_is_playable_and_its_json_valid(posenet, tmp_path, form, number, code, word):
+def test_an_interrupted_video_is_playable_and_its_json_valid(
+    posenet, tmp_path, start_command, form, number, code, word
+):
     make_clip(tmp_path / "long.avi", 1500)
-    line = [sys.executable, ROOT / "pose_estimation/infer.py", "--model-file", posenet[1], "--img-file", "long.avi"]
-    line += ["--output", "long_pose.mp4", "--format", form]
-    running = subprocess.Popen(
-        list(map(str, line)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )  # fmt: skip
+    line = ["--model-file", posenet[1], "--img-file", "long.avi", "--output", "long_pose.mp4", "--format", form]
+    running = start_command("infer.py", *line, cwd=tmp_path)
     drawn = tmp_path / "long_pose.mp4"
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in tmp_path.glob("*.part")) and time.monotonic() < deadline:
@@ -186,14 +183,14 @@ def test_an_interrupted_video_is_playable_and_its_json_valid(posenet, tmp_path, 
     running.send_signal(number)
     stdout, stderr = running.communicate(timeout=30)
     assert running.returncode == code, stderr
-    assert stderr.decode().strip() == word
+    assert stderr.strip() == word
     records = json.loads((tmp_path / "long_pose.json").read_text())
     records = records["frames"] if form == "json" else {record["image_id"] for record in records}
     capture = cv2.VideoCapture(str(drawn))
     assert 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1500
     assert abs(capture.get(cv2.CAP_PROP_FRAME_COUNT) - len(records)) <= 1  # between two outputs of one frame
     assert capture.read()[0]
-    assert b" (0 without people)" in stdout
+    assert " (0 without people)" in stdout
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from simplepose.core.errors import UserError
 from simplepose.core.images import (
     INPUT_FORMATS,
 )
+from simplepose.core.run_files import BEST_WEIGHTS, LAST_WEIGHTS
 from simplepose.core.skeletons import SKELETONS, Skeleton
 from simplepose.inference.network import InferenceSettings, PoseNetwork
 from simplepose.weights import CONFIG_KEY, WeightFile, infer_joints, read_weights
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from easydict import EasyDict
 
     from simplepose.models.pose_resnet import PoseResNet
-
-logger = logging.getLogger("simplepose")
 
 
 def build_skeleton(config: EasyDict) -> Skeleton:
@@ -198,7 +196,7 @@ def find_model_file(model_file: str, folder: Path | None = None) -> Path:
         if not path.exists():
             raise UserError(f"no such weight file: {path}")
         return path
-    for name in ("model_best.pdparams", "final_state.pdparams"):
+    for name in (BEST_WEIGHTS, LAST_WEIGHTS):
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"no weights in {os.fspath(folder)}; train first, or name a file with --model-file")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from simplepose.commands.cli import Parser
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 EXAMPLE = """example:
   python pose_estimation/convert.py --from pose_resnet_50_256x192.pth.tar --to weights/pose_resnet_50_256x192.pdparams --image-size 192 256
@@ -85,7 +84,3 @@ def main() -> None:
     if weights.dropped:
         print(f"dropped  {', '.join(weights.dropped)}")
     print(f"wrote    {args.target_file}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

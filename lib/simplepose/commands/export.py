@@ -5,7 +5,6 @@ The file describes itself: infer.py, deploy.py and PosePredictor need nothing el
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simplepose.commands.cli import config_parser, parse_config_and_weights
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -262,7 +261,3 @@ def signature(network: PoseNetwork) -> str:
     """Inputs and outputs of an exported network, as text."""
     ends = (network.run.session.get_inputs(), network.run.session.get_outputs())
     return " -> ".join(", ".join(f"{end.name} {end.shape} {end.type[7:-1]}" for end in side) for side in ends)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simplepose.commands.cli import add_inference_flags, config_parser, parse_flags
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,7 +215,3 @@ def show(image: np.ndarray, wait: bool) -> bool:
         return cv2.waitKey(0 if wait else 1) & 0xFF not in (ord("q"), 27)
     except cv2.error:
         raise UserError("--show: this OpenCV cannot open a window here; leave --show out") from None
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

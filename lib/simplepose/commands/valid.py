@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 from simplepose.commands.cli import add_inference_flags, add_loop_flags, config_parser, parse_config_and_weights
-from simplepose.core.errors import run_command
 
 logger = logging.getLogger("simplepose")
 
@@ -68,7 +66,3 @@ def validate(args, config, weights, notes: list[str], machine: str) -> None:
     network = paddle_network(model, config.TRAIN.CPU_KERNELS)
     settings = build_validation_settings(config)
     evaluate_and_report(settings, network, loader, evaluator, run_folder, pictures=pictures)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

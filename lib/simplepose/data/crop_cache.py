@@ -19,7 +19,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ import numpy as np
 from simplepose.core.errors import UserError
 from simplepose.core.files import size_text, written_whole
 from simplepose.core.images import image_file, read_image
+from simplepose.core.threads import results_in_order
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.sample import PoseSample
 from simplepose.machine.logs import progress_bar
@@ -225,7 +225,9 @@ def _make(pixels: Path, samples: Sequence[PoseSample], regions: Sequence[Region]
     index = np.zeros(len(samples), INDEX)
     _index_path(pixels).unlink(missing_ok=True)
     with written_whole(pixels) as scratch, open(scratch, "wb") as stream:
-        for patches in progress_bar(_in_threads(cut, by_image, workers), len(by_image), "crop cache"):
+        for patches in progress_bar(
+            results_in_order(cut, by_image.items(), max(1, workers)), len(by_image), "crop cache"
+        ):
             for row, patch, region in patches:
                 place = (stream.tell(), patch.shape[1], patch.shape[0], region.left, region.top, region.step)
                 index[row] = (*place, zlib.crc32(patch))
@@ -263,22 +265,6 @@ def _read_or_none(image: str) -> np.ndarray | None:
         return read_image(image)
     except UserError:
         return None
-
-
-def _in_threads(cut, by_image: dict[str, list[int]], workers: int) -> Iterator[list]:
-    """Results in the images' order, computed a few images ahead."""
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        waiting = []
-        try:
-            for item in by_image.items():
-                waiting.append(pool.submit(cut, *item))
-                if len(waiting) > 2 * max(1, workers):
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @contextlib.contextmanager

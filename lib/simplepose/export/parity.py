@@ -19,6 +19,7 @@ from simplepose.core.codecs.dark import log_slopes
 from simplepose.core.codecs.gaussian import HeatmapCodec, argmax_cells
 from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine, as_boxes, invert_affine
+from simplepose.core.tables import markdown_table
 from simplepose.inference.network import InferenceSettings, PoseNetwork
 from simplepose.inference.predictor import cut_out
 
@@ -292,15 +293,15 @@ def parity_table(results: dict[str, Parity], more: dict[str, dict[str, str]] | N
     columns = (
         "crops", "difference, max", "mean", "relative", "moved > 0.1 px", "of them near-ties", "mean shift px", *more,
     )  # fmt: skip
-    lines = ["| network | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = []
     for name, parity in results.items():
         cells = (
             str(parity.crops), f"{parity.max_difference:.1e}", f"{parity.mean_difference:.1e}",
             f"{parity.max_relative_difference:.1e}", f"{len(parity.moved + parity.near_ties)} of {parity.keypoints}",
             str(len(parity.near_ties)), f"{parity.mean_shift_px:.4f}", *(column[name] for column in more.values()),
         )  # fmt: skip
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append([name, *cells])
+    return markdown_table(["network", *columns], rows)
 
 
 def moved_lines(parity: Parity, most: int = 10) -> list[str]:

@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
@@ -33,12 +33,26 @@ SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
 FILE_EXTENSIONS = {*FORMATS.values(), *IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS}
 
 
-class Output(Protocol):
-    """Takes the results of a run."""
+class Output:
+    """Takes the results of a run, frame by frame; `str` says what was written.
 
-    def add(self, frame: Frame, poses: Sequence[Pose]) -> None: ...
+    Args:
+        paths: of the files, by frame index or one for all.
+    """
 
-    def close(self) -> None: ...
+    what = "coordinates"
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Complete the files; nothing to do where each is written at once."""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.paths[0].as_posix()}" + _more(self.paths)
 
 
 class Painter:
@@ -70,24 +84,17 @@ class Painter:
                 draw_label(image, pose.box, " ".join(parts))
 
 
-class Drawings:
+class Drawings(Output):
     """One picture per frame; `paths` by frame index. A frame that could not be read has none."""
 
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
+    what = "drawing"
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         if frame.image is not None and not frame.failure:
             write_image(self.paths[frame.index], frame.image)
 
-    def close(self) -> None:
-        """Nothing to do: every picture is written at once."""
 
-    def __str__(self) -> str:
-        return f"drawing: {self.paths[0].as_posix()}" + _more(self.paths)
-
-
-class DrawnVideo:
+class DrawnVideo(Output):
     """A video of the source's frame rate, size and sound, with one picture per frame of the source.
 
     A frame that could not be read, or that a camera took while the consumer was busy, repeats the previous one; before
@@ -99,6 +106,7 @@ class DrawnVideo:
 
     def __init__(self, path: Path, fps: float, sound_of: str | None = None):
         require_format(path)
+        super().__init__([path])
         self.path = path
         self.fps = fps
         self.sound_of = sound_of
@@ -139,13 +147,12 @@ class DrawnVideo:
         self._count += 1
 
 
-class JsonPerImage:
+class JsonPerImage(Output):
     """A JSON file for each image; `paths` by frame index."""
 
-    def __init__(self, skeleton: Skeleton, model_file: str, paths: Sequence[Path]):
-        self.skeleton = skeleton
+    def __init__(self, model_file: str, paths: Sequence[Path]):
+        super().__init__(paths)
         self.model_file = model_file
-        self.paths = paths
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         if frame.image is None or frame.failure:
@@ -162,20 +169,15 @@ class JsonPerImage:
         with written_whole(path) as scratch:
             scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
-    def close(self) -> None:
-        """Nothing to do: every file is written at once."""
 
-    def __str__(self) -> str:
-        return f"coordinates: {self.paths[0].as_posix()}" + _more(self.paths)
-
-
-class _RecordFile:
+class _RecordFile(Output):
     """A text file written record by record under a scratch name, and renamed when it is closed.
 
     Nothing is kept in memory: a run over a camera may last for days.
     """
 
     def __init__(self, path: Path, head: str, tail: str, separator: str):
+        super().__init__([path])
         _make_folder(path)
         self.path = path
         self.tail = tail
@@ -204,29 +206,22 @@ class _RecordFile:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from None
 
 
-class JsonVideo:
+class JsonVideo(_RecordFile):
     """One JSON file for a video: its properties, and a list of frames with their people."""
 
-    def __init__(self, skeleton: Skeleton, model_file: str, path: Path, video: str, fps: float):
-        self.skeleton = skeleton
+    def __init__(self, model_file: str, path: Path, video: str, fps: float):
         head = json.dumps({"video": video, "fps": fps, "model_file": model_file, "frames": []}, ensure_ascii=False)
-        self._file = _RecordFile(path, head.removesuffix("]}") + "\n", "\n]}\n", ",\n")
+        super().__init__(path, head.removesuffix("]}") + "\n", "\n]}\n", ",\n")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         record: dict[str, Any] = {"frame": frame.index}
         if frame.failure:
             record["failure"] = frame.failure
         record["people"] = [pose.to_dict() for pose in poses]
-        self._file.write(json.dumps(record, ensure_ascii=False))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+        self.write(json.dumps(record, ensure_ascii=False))
 
 
-class CocoResults:
+class CocoResults(_RecordFile):
     """COCO's results form for keypoints, readable by pycocotools' `loadRes`.
 
     `image_id` is the number that the file name spells (139 for 000000000139.jpg), else, and for videos, the frame's
@@ -234,7 +229,7 @@ class CocoResults:
     """
 
     def __init__(self, path: Path):
-        self._file = _RecordFile(path, "[\n", "\n]\n", ",\n")
+        super().__init__(path, "[\n", "\n]\n", ",\n")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         stem = Path(frame.name).stem
@@ -250,34 +245,22 @@ class CocoResults:
                 "pose_score": pose.pose_score,
                 "file_name": Path(frame.name).name,
             }
-            self._file.write(json.dumps(record, ensure_ascii=False))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+            self.write(json.dumps(record, ensure_ascii=False))
 
 
-class CsvTable:
+class CsvTable(_RecordFile):
     """One line per person: image, frame, person, box, `SCORES`, then x, y and score of every joint."""
 
     def __init__(self, skeleton: Skeleton, path: Path):
         columns = ["image", "frame", "person", "box_x", "box_y", "box_w", "box_h", *SCORES]
         columns += [f"{joint}_{value}" for joint in skeleton.joints for value in ("x", "y", "score")]
-        self._file = _RecordFile(path, self._line(columns), "", "")
+        super().__init__(path, self._line(columns), "", "")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         for index, pose in enumerate(poses):
             points = np.column_stack([pose.keypoints, pose.scores]).ravel()
             numbers = [f"{value:.6g}" for value in (*pose.box, *(getattr(pose, name) for name in SCORES), *points)]
-            self._file.write(self._line([frame.name, frame.index, index, *numbers]))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+            self.write(self._line([frame.name, frame.index, index, *numbers]))
 
     @staticmethod
     def _line(values: Sequence[Any]) -> str:
@@ -286,12 +269,13 @@ class CsvTable:
         return text.getvalue()
 
 
-class NpzTable:
+class NpzTable(Output):
     """Arrays over all N people: image (N,), frame (N,), box (N, 4), keypoints (N, K, 2), scores (N, K), and of
     `SCORES` (N,) each. `joints` (K,) names the columns.
     """
 
     def __init__(self, skeleton: Skeleton, path: Path):
+        super().__init__([path])
         _make_folder(path)
         self.skeleton = skeleton
         self.path = path
@@ -314,9 +298,6 @@ class NpzTable:
                 scores=np.array([pose.scores for pose in poses]).reshape(-1, num_joints),
                 **{name: np.array([getattr(pose, name) for pose in poses], dtype=np.float64) for name in SCORES},
             )
-
-    def __str__(self) -> str:
-        return f"coordinates: {self.path.as_posix()}"
 
 
 def choose_outputs(
@@ -345,9 +326,9 @@ def choose_outputs(
     elif form == "npz":
         outputs.append(NpzTable(skeleton, coordinates[0]))
     elif source.is_video:
-        outputs.append(JsonVideo(skeleton, model_file, coordinates[0], source.name, source.fps))
+        outputs.append(JsonVideo(model_file, coordinates[0], source.name, source.fps))
     else:
-        outputs.append(JsonPerImage(skeleton, model_file, coordinates))
+        outputs.append(JsonPerImage(model_file, coordinates))
     return outputs
 
 

@@ -21,6 +21,7 @@ from simplepose.core.errors import UserError
 from simplepose.core.files import written_whole
 from simplepose.core.oks import oks, rescore
 from simplepose.core.skeletons import Skeleton
+from simplepose.core.tables import markdown_table
 from simplepose.data.coco import MALFORMED, OTHER_CATEGORY, CocoAnnotations, describe_faults, read_results
 from simplepose.data.fields import MAX_PIXELS
 from simplepose.data.sample import PoseSample
@@ -105,11 +106,7 @@ def coco_metrics(truth: CocoAnnotations, results: Sequence[dict[str, Any]], skel
 
 def coco_table(arch: str, metrics: dict[str, float]) -> list[str]:
     """The three lines of the original's Markdown table."""
-    return [
-        "| Arch | " + " | ".join(COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-        f"| {arch} | " + " | ".join(f"{metrics[name]:.3f}" for name in COLUMNS) + " |",
-    ]
+    return markdown_table(["Arch", *COLUMNS], [[arch, *(f"{metrics[name]:.3f}" for name in COLUMNS)]])
 
 
 def load_results(path: str | Path, truth: CocoAnnotations, skeleton: Skeleton) -> list[dict[str, Any]]:

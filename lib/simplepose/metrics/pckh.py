@@ -15,6 +15,7 @@ from scipy.io import loadmat, savemat, whosmat
 
 from simplepose.core.errors import UserError
 from simplepose.core.files import require_regular, written_whole
+from simplepose.core.tables import markdown_table
 from simplepose.data.fields import MAX_PIXELS
 from simplepose.metrics.collector import PredictionCollector
 
@@ -208,11 +209,7 @@ def pckh_metrics(predictions: np.ndarray, truth: PckhGroundTruth) -> dict[str, f
 def pckh_table(arch: str, metrics: dict[str, float]) -> list[str]:
     """The three lines of the original's Markdown table; its "Mean@0.1" is the mean at 0.11."""
     printed = {**{name: metrics[name] for name in (*COLUMNS, PRIMARY)}, "Mean@0.1": metrics["Mean@0.11"]}
-    return [
-        "| Arch | " + " | ".join(printed) + " |",
-        "|---" * (len(printed) + 1) + "|",
-        f"| {arch} | " + " | ".join(f"{value:.3f}" for value in printed.values()) + " |",
-    ]
+    return markdown_table(["Arch", *printed], [[arch, *(f"{value:.3f}" for value in printed.values())]])
 
 
 class PckhEvaluator(PredictionCollector):
