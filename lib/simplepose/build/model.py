@@ -35,7 +35,7 @@ logger = logging.getLogger("simplepose")
 
 
 def build_skeleton(config: EasyDict) -> Skeleton:
-    return find_skeleton(config)
+    return find_skeleton(config.DATASET)
 
 
 def build_codec(config: EasyDict) -> HeatmapCodec:
