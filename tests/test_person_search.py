@@ -82,7 +82,7 @@ def test_in_a_video_the_person_is_followed_and_looked_for_anew_when_lost():
 
     source = found_person(Predictor())
     image = np.zeros((480, 640, 3), np.uint8)
-    for index, moved in enumerate((0, 5, 300)):
+    for index, moved in enumerate((0, 5, 200)):
         network.joints = JOINTS + [0, moved]
         boxes, scores = source(Frame(index, "clip.mp4", image, is_video=True))
         assert np.allclose(boxes, PERSON + [0, moved, 0, 0]) and scores.tolist() == [1]
