@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simplepose.build.model import build_codec, build_skeleton
+from simplepose.config.load import find_skeleton
 from simplepose.core.errors import UserError
 from simplepose.core.images import INPUT_FORMATS
 from simplepose.core.skeletons import LOWER_BODY
@@ -16,7 +17,7 @@ from simplepose.data.crop_cache import CropCache, open_crop_cache
 from simplepose.data.dataset import PoseDataset
 from simplepose.data.loader import BatchLoader, BatchSampler, DistributedBatches
 from simplepose.data.mpii import load_mpii
-from simplepose.data.sample import PoseSample, is_test_set, select_well_framed
+from simplepose.data.sample import PoseSample, is_test_set, select_well_framed, with_joints_of
 from simplepose.machine.distributed import ranks
 from simplepose.metrics.coco_ap import CocoEvaluator
 from simplepose.metrics.pckh import PckhEvaluator, load_pckh_ground_truth
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("simplepose")
 
 
-def _load_mpii(config: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
-    del bbox_file  # MPII has no detection file: its persons are annotated one by one
-    return load_mpii(config.DATASET.ROOT, image_set, config.DATASET.DATA_FORMAT)
+def _load_mpii(config: EasyDict, dataset: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
+    del config, bbox_file  # MPII has no detection file: its persons are annotated one by one
+    return load_mpii(dataset.ROOT, image_set, dataset.DATA_FORMAT)
 
 
-def _load_coco(config: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
+def _load_coco(config: EasyDict, dataset: EasyDict, image_set: str, bbox_file: str | None) -> list[PoseSample]:
     width, height = config.MODEL.IMAGE_SIZE
     return load_coco(
-        config.DATASET.ROOT, image_set, build_skeleton(config), width / height, config.DATASET.DATA_FORMAT,
-        bbox_file, config.TEST.IMAGE_THRE,
+        dataset.ROOT, image_set, find_skeleton(dataset), width / height, dataset.DATA_FORMAT, bbox_file,
+        config.TEST.IMAGE_THRE,
     )  # fmt: skip
 
 
@@ -46,23 +47,31 @@ DATASETS = {"mpii": _load_mpii, "coco": _load_coco}  # by DATASET.DATASET
 
 
 def build_train_samples(config: EasyDict) -> list[PoseSample]:
-    dataset = config.DATASET
-    samples = DATASETS[dataset.DATASET](config, dataset.TRAIN_SET, None)
-    if dataset.SELECT_DATA:
-        count = len(samples)
-        samples = select_well_framed(samples)
-        logger.info("=> SELECT_DATA keeps %d of %d samples", len(samples), count)
-        if not samples:
-            raise UserError(
-                f"DATASET.SELECT_DATA keeps none of the {count} samples of {dataset.TRAIN_SET}; set it to false"
-            )
-    logger.info("=> load %d samples", len(samples))
-    return samples
+    """The training persons of DATASET and after them those of each set of DATASET.MORE, all with the first's joints."""
+    every, skeleton = [], build_skeleton(config)
+    for dataset in (config.DATASET, *config.DATASET.MORE):
+        samples = DATASETS[dataset.DATASET](config, dataset, dataset.TRAIN_SET, None)
+        if config.DATASET.SELECT_DATA:
+            count = len(samples)
+            samples = select_well_framed(samples)
+            logger.info("=> SELECT_DATA keeps %d of %d samples", len(samples), count)
+            if not samples:
+                raise UserError(
+                    f"DATASET.SELECT_DATA keeps none of the {count} samples of {dataset.TRAIN_SET}; set it to false"
+                )
+        if dataset is not config.DATASET:
+            own = find_skeleton(dataset)
+            samples = with_joints_of(samples, own, skeleton)
+            shared = len(set(own.joints) & set(skeleton.joints))
+            logger.info("=> %s: %d of the %d joints are known", dataset.ROOT, shared, skeleton.num_joints)
+        logger.info("=> load %d samples", len(samples))
+        every += samples
+    return every
 
 
 def build_valid_samples(config: EasyDict) -> list[PoseSample]:
     dataset = config.DATASET
-    samples = DATASETS[dataset.DATASET](config, dataset.TEST_SET, _bbox_file(config))
+    samples = DATASETS[dataset.DATASET](config, dataset, dataset.TEST_SET, _bbox_file(config))
     logger.info("=> load %d samples", len(samples))
     return samples
 

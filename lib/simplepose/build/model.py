@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def build_skeleton(config: EasyDict) -> Skeleton:
-    return find_skeleton(config)
+    return find_skeleton(config.DATASET)
 
 
 def build_codec(config: EasyDict) -> HeatmapCodec:

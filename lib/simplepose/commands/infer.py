@@ -45,7 +45,7 @@ def main() -> int | None:
         "--bbox-file", metavar="FILE", help="boxes: COCO's results form, or CSV image,x,y,w,h,score"
     )
     box_sources.add_argument(
-        "--detector", metavar="FILE", help="ONNX file of a person detector; default: the whole image"
+        "--detector", metavar="FILE", help="ONNX file of a person detector; default: the network finds one person"
     )
     add("--detector-type", metavar="TYPE", help="yolox, paddledetection, nanodet or fastestdet; default: recognised")
     add("--det-thr", type=float, metavar="T", help="leave boxes below this score out; default: 0.3, files: all")
@@ -90,6 +90,7 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     Returns:
         0, or 1 if one of several images failed.
     """
+    from simplepose.inference.box_sources import found_person
     from simplepose.inference.pipeline import Summary, find_poses
     from simplepose.inference.smoothing import PoseSmoother
     from simplepose.inference.sources import open_sources
@@ -103,6 +104,9 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     require_free(source, *where, args.overwrite)
     box_sources = choose_boxes(args)
     predictor = load_predictor(args, flags)
+    if box_sources is None:
+        print("=> the network itself finds the person, one an image; a person detector is better: --detector FILE")
+        box_sources = found_person(predictor)
     painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_numbers, args.draw_scores, args.draw_plain)
     smoother = PoseSmoother(source.fps, args.kpt_thr) if args.smooth and source.is_video else None
 
@@ -146,8 +150,8 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     return 1 if summary.failures else 0
 
 
-def choose_boxes(args: argparse.Namespace) -> BoxSource:
-    """Where the people's boxes come from."""
+def choose_boxes(args: argparse.Namespace) -> BoxSource | None:
+    """Where the people's boxes come from; None if the pose network is to find them."""
     from simplepose.inference import box_sources
 
     if args.bbox:
@@ -156,8 +160,7 @@ def choose_boxes(args: argparse.Namespace) -> BoxSource:
         return box_sources.boxes_of_file(args.bbox_file, args.det_thr or 0.0)
     if args.detector:
         return box_sources.detected_boxes(args.detector, args.detector_type, args.det_thr)
-    print("=> no --bbox, --bbox-file or --detector: the whole image counts as one person's box")
-    return box_sources.whole_image
+    return None
 
 
 def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredictor:

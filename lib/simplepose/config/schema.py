@@ -19,6 +19,8 @@ from simplepose.core.skeletons import MAX_JOINTS, SKELETONS
 MILLION, BILLION = 10**6, 10**9
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 
+SET_KEYS = ("DATASET", "ROOT", "TRAIN_SET", "SKELETON", "DATA_FORMAT")  # of DATASET, that each of several sets has
+
 MAX_ENTRIES = 1000  # of a list
 MAX_PART_BYTES = 200  # of one path component; file systems allow 255, and suffixes are added to names
 
@@ -67,6 +69,8 @@ KEYS: dict[str, Key] = {
     # custom joints in COCO's format: a YAML file, or its content; empty: the joints of DATASET
     "DATASET.SKELETON": Key("", derived_from=("DATASET.DATASET",), described=True),
     "DATASET.DATA_FORMAT": Key("jpg", choices=("jpg", "zip"), circumstance=True),  # "zip" reads images from images.zip
+    # more sets to train on, each a table of SET_KEYS; their joints are mapped onto the first set's by name
+    "DATASET.MORE": Key([]),
     # folder of the crop cache, decoded patches around the training persons; empty: photographs are decoded every time
     "DATASET.CACHE": Key(""),
     "DATASET.REDUCED_DECODE": Key(False),  # decode photographs at 1/2, 1/4 or 1/8 for training crops that much coarser
