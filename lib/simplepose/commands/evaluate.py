@@ -24,20 +24,23 @@ def main() -> int | None:
         "--gt",
         required=True,
         metavar="FILE",
-        help="gt_valid.mat; COCO: person_keypoints_val2017.json; PoseTrack: a folder with a JSON file a sequence, or one",
+        help="gt_valid.mat; COCO: person_keypoints_val2017.json; PoseTrack: a JSON file, or a folder of them",
     )
     parser.add_argument(
         "--pred",
         required=True,
         metavar="FILE",
         help="`preds` (N, 16, 2 or 3), 1-based, in a .mat file; COCO: keypoint results, JSON; PoseTrack: files named "
-        "as those of --gt, or one",
+        "as those of --gt",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
     parser.add_argument("--plot", metavar="FILE", help="MPII: also draw PCKh against the threshold, a line per joint")
     parser.add_argument("--skeleton", metavar="FILE", help="COCO format: the YAML file of other joints than COCO's")
     parser.add_argument(
-        "--kpt-thr", type=float, metavar="T", help="PoseTrack: leave predicted joints below this score out, as MOTA wants"
+        "--kpt-thr",
+        type=float,
+        metavar="T",
+        help="PoseTrack: leave predicted joints below this score out, as MOTA wants",
     )
     args = parser.parse_args()
     for flag, dataset in (("plot", "mpii"), ("skeleton", "coco"), ("kpt_thr", "posetrack")):
@@ -100,7 +103,9 @@ def sequence_files(truth: Path, found: Path) -> list[tuple[Path, Path]]:
         raise UserError(f"{truth} holds no .json files")
     missing = [name for name in names if not (found / name).is_file()]
     if missing:
-        raise UserError(f"{found} has no {missing[0]}, and lacks {len(missing)} of the {len(names)} sequences of {truth}")
+        raise UserError(
+            f"{found} has no {missing[0]}, and lacks {len(missing)} of the {len(names)} sequences of {truth}"
+        )
     return [(truth / name, found / name) for name in names]
 
 

@@ -32,9 +32,9 @@ def main() -> int | None:
     add("--memory", type=int, metavar="N", help="frames that somebody may be hidden; default: 10")
     add("--no-propagate", action="store_true", help="look only where the detector finds somebody")
     add("--hungarian", action="store_true", help="assign by the largest sum, not greedily")
-    add("--match-thr", type=float, metavar="T", help="a pose less similar is somebody new; default: 0.2")
+    add("--match-thr", type=float, metavar="T", help="a pose less similar is somebody new; default: 0.1")
     add("--nms-thr", type=float, metavar="T", help="carried boxes that overlap others by more go; default: 0.5")
-    add("--pose-thr", type=float, metavar="T", help="poses with a lower mean joint score go; default: 0.2")
+    add("--pose-thr", type=float, metavar="T", help="poses with a lower score go; default: 0.15")
     args, flags = parse_flags(parser)
     check(args)
     if not (args.detector or args.bbox_file):
@@ -51,7 +51,7 @@ def make_tracker(args: argparse.Namespace, predictor: PosePredictor) -> PoseTrac
         "memory": args.memory,
         "min_similarity": args.match_thr,
         "max_overlap": args.nms_thr,
-        "min_pose_score": args.pose_thr,
+        "min_score": args.pose_thr,
     }
     given = {name: value for name, value in given.items() if value is not None}
     settings = TrackingSettings(propagate=not args.no_propagate, hungarian=args.hungarian, **given)

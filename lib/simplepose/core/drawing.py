@@ -61,9 +61,7 @@ def track_color(track_id: int) -> tuple[int, int, int]:
     return round(255 * blue), round(255 * green), round(255 * red)
 
 
-def draw_label(
-    image: np.ndarray, box_xywh: np.ndarray, text: str, color: tuple[int, int, int] = MIDDLE_COLOR
-) -> None:
+def draw_label(image: np.ndarray, box_xywh: np.ndarray, text: str, color: tuple[int, int, int] = MIDDLE_COLOR) -> None:
     """Draw a box with a line of text above its left corner, in place.
 
     Args:

@@ -66,9 +66,7 @@ def read_sequence(path: str | Path) -> list[PeopleOfFrame]:
     if isinstance(content, dict) and "annolist" in content:
         content = _as_2018(content, path)
     if not (isinstance(content, dict) and all(isinstance(content.get(key), list) for key in ("images", "annotations"))):
-        raise UserError(
-            f"{path} is not in PoseTrack's form: expected images and annotations (2018) or annolist (2017)"
-        )
+        raise UserError(f"{path} is not in PoseTrack's form: expected images and annotations (2018) or annolist (2017)")
     people_of: dict[int, list[int]] = {}
     for row, image in enumerate(content["images"]):
         if not isinstance(image, dict) or not is_id(image.get("id")) or not isinstance(image.get("file_name"), str):
@@ -81,7 +79,9 @@ def read_sequence(path: str | Path) -> list[PeopleOfFrame]:
         if not isinstance(person, dict) or not is_id(person.get("track_id")):
             raise UserError(f"{path}: annotation {row} has no track_id that is a whole number")
         if not is_id(person.get("image_id")) or person["image_id"] not in people_of:
-            raise UserError(f"{path}: annotation {row} is of the image {reprlib.repr(person.get('image_id'))}, not listed")
+            raise UserError(
+                f"{path}: annotation {row} is of the image {reprlib.repr(person.get('image_id'))}, not listed"
+            )
         people_of[person["image_id"]].append(row)
     names = _joint_names(content, path)
     points = numbers_of(people, "keypoints", (3 * len(names),), f"{path}: annotation").reshape(-1, len(names), 3)

@@ -1,7 +1,7 @@
 """PoseTrack's scores (Andriluka et al., CVPR 2018), joint by joint: AP, and MOTA with its relatives by TrackEval.
 
-A predicted joint is right within half a head of the annotated one; identities are those of the tracks. The totals are
-means over the joints, of switches and fragments sums. The benchmark's own script leaves the last frame of every sequence
+A predicted joint is right within half a head of the annotated one; identities are those of the tracks. The totals
+are means over the joints, of switches and fragments sums. The benchmark's own script leaves the last frame of every sequence
 out; here all annotated frames count.
 Sources: Bernardin and Stiefelhagen, 2008 (MOTA, MOTP); Ristani et al., 2016 (IDF1); Luiten et al., 2020 (HOTA).
 """
@@ -61,7 +61,8 @@ def tracking_metrics(sequences: Sequence[Sequence[Pair]]) -> dict[str, float]:
 
     Returns:
         "MOTA" and "MOTA left_wrist" for the total and each joint, likewise the other `SHARES` in percent and the
-        `COUNTS`; and for whole people, by the overlap of boxes, "people MOTA" and so on. NaN where nothing is annotated.
+        `COUNTS`; and for whole people, by the overlap of boxes, "people MOTA" and so on. NaN where nothing is
+        annotated.
 
     Raises:
         UserError: TrackEval is not installed, or people without a head box.
@@ -134,7 +135,9 @@ class _Matched:
 
     def __init__(self, truth: PeopleOfFrame, found: PeopleOfFrame):
         if not (truth.head_sizes > 0).all():
-            raise UserError(f"a person of {truth.image} is annotated without bbox_head, which distances are measured by")
+            raise UserError(
+                f"a person of {truth.image} is annotated without bbox_head, which distances are measured by"
+            )
         self.truth, self.found = truth, found
         distances = np.linalg.norm(truth.joints[:, None] - found.joints[None], axis=-1)  # (G, P, 15)
         distances = distances / truth.head_sizes[:, None, None]

@@ -15,8 +15,8 @@ LONGER_SIDE = 480  # of the grey images; on real people of 540p video twice the 
 MARGIN = 0.5  # around the people, of the height and width of the region that they fill
 MIN_REGION = 48  # pixels of a small grey image; the coarsest level of the flow needs some
 THUMB_WH = (96, 64)
-# Mean difference of two thumbnails after the flow, in standard deviations. Frames of a real video: at most 0.15, with 20
-# frames left out 0.6; two different photographs: 0.7 and more, half of the pairs beyond 1.1.
+# Mean difference of two thumbnails after the flow, in standard deviations. Frames of a real video: at most 0.14, with
+# 19 frames left out 0.6; two different photographs: 0.7 and more, half of the pairs beyond 1.3.
 CUT = 0.7
 
 
@@ -64,7 +64,7 @@ class Motion:
             (N, 2), or None if there is nothing to follow: the first frame, a cut, or another aspect ratio.
         """
         before, now = self._before, self._now
-        if before is None or before.shape != now.shape and _differ(before.shape, now.shape):
+        if before is None or _differ(before.shape, now.shape):
             return None
         if before.shape != now.shape:  # a stream that changes its resolution
             before = cv2.resize(before, now.shape[::-1], interpolation=cv2.INTER_AREA)

@@ -13,6 +13,7 @@ from typing import Any, Callable
 import numpy as np
 
 from simplepose.core.errors import UserError
+from simplepose.core.geometry import as_boxes
 from simplepose.core.images import as_image
 from simplepose.inference.detectors.base import suppress_overlaps
 from simplepose.inference.predictor import Pose, PosePredictor
@@ -32,8 +33,7 @@ logger = logging.getLogger("simplepose")
 
 SIMILARITIES = ("flow", "pose", "bbox")
 BOX_MARGIN = 1.15  # of the box around carried joints (section 3.1)
-# Boxes of one person differ by a few pixels; their poses then are this alike.
-SAME_POSE = 0.7
+SAME_POSE = 0.4  # OKS of two poses of one frame that are one person's, found in two boxes
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TrackingSettings:
         hungarian: assign by the largest sum instead of greedily; needs scipy.
         min_similarity: below it a pose is somebody else.
         max_overlap: a carried box that overlaps a detected one by more (intersection over union) is dropped.
-        min_pose_score: a pose with a lower mean joint score is dropped.
+        min_score: a pose with a lower `Pose.score` is dropped.
         min_joint_score: joints with a lower score are neither carried nor compared.
     """
 
@@ -57,9 +57,9 @@ class TrackingSettings:
     similarity: str = "flow"
     memory: int = 10
     hungarian: bool = False
-    min_similarity: float = 0.2
+    min_similarity: float = 0.1
     max_overlap: float = 0.5
-    min_pose_score: float = 0.2
+    min_score: float = 0.15
     min_joint_score: float = 0.2
 
     def __post_init__(self) -> None:
@@ -119,6 +119,7 @@ class PoseTracker:
         self.motion = motion or Motion()
         self._sigmas = sigmas_of(predictor.skeleton)
         self._memory: deque[_Seen] = deque(maxlen=self.settings.memory)  # Q of Algorithm 1, oldest first
+        self._moves: dict[int, np.ndarray] = {}  # how far each person moves in a frame, (2,) pixels
         self._last: list[Pose] = []
         self._next_id = 0
         self._background = ThreadPoolExecutor(1)
@@ -165,24 +166,42 @@ class PoseTracker:
         return self._last, crops.lost
 
     def _carry(self) -> None:
-        """Move all that is remembered to the newest frame; after a cut, forget it."""
+        """Move all that is remembered to the newest frame; after a cut, forget it.
+
+        Where somebody is hidden, flow is that of whoever is in front; who was not found in the last frame therefore
+        moves on as before.
+        """
         points = [seen.carried.reshape(-1, 2) for seen in self._memory]
         carried = self.motion.carry(np.concatenate([np.zeros((0, 2)), *points]))
         if carried is None:
             self._memory.clear()
             return
         people = carried.reshape(-1, len(self._sigmas), 2)
+        there = self._memory[-1].ids if self._memory else np.zeros(0)
         for seen in self._memory:
-            seen.carried, people = np.split(people, [len(seen.ids)])
+            flowed, people = np.split(people, [len(seen.ids)])
+            hidden = ~np.isin(seen.ids, there)
+            if seen is self._memory[-1]:
+                for number, moves, known in zip(seen.ids.tolist(), flowed - seen.carried, seen.known):
+                    if known.any():
+                        move = np.median(moves[known], axis=0)
+                        self._moves[number] = (self._moves.get(number, move) + move) / 2
+            for row in np.flatnonzero(hidden):
+                flowed[row] = seen.carried[row] + self._moves.get(int(seen.ids[row]), 0)
+            seen.carried = flowed
+        self._moves = {number: move for number, move in self._moves.items() if self._remembers(number)}
+
+    def _remembers(self, number: int) -> bool:
+        return any(number in seen.ids for seen in self._memory)
 
     def _unified(
         self, boxes: Sequence[Sequence[float]], scores: Sequence[float] | None, image_size_wh: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Given boxes, and carried ones where there is none of them (`F_NMS` of Algorithm 1)."""
-        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        boxes, _ = as_boxes(boxes, tuple(image_size_wh))
         scores = np.ones(len(boxes)) if scores is None else np.asarray(scores, dtype=np.float64)
-        if not (self.settings.propagate and self._memory):
-            return boxes, scores
+        if not (self.settings.propagate and self._memory) or len(scores) != len(boxes):
+            return boxes, scores  # the predictor refuses a wrong number of scores
         last = self._memory[-1]
         carried = joint_boxes(last.carried, last.known)
         carried[:, :2] -= carried[:, 2:] * (BOX_MARGIN - 1) / 2
@@ -198,7 +217,7 @@ class PoseTracker:
 
     def _worth_keeping(self, poses: list[Pose]) -> list[Pose]:
         """Drop poses with low scores, and of several poses of one person all but the best."""
-        poses = [pose for pose in poses if pose.pose_score >= self.settings.min_pose_score]
+        poses = [pose for pose in poses if pose.score >= self.settings.min_score]
         if len(poses) < 2:
             return poses
         joints = np.stack([pose.keypoints for pose in poses])
