@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 from simplepose.core.skeletons import MPII
 from simplepose.data.posetrack import HEAD_SIZE_FACTOR, JOINTS, SAME_JOINT, PeopleOfFrame
 from simplepose.inference.predictor import Crops, Pose
-from simplepose.metrics.tracking import above, pair_frames, tracking_metrics, tracking_table
+from simplepose.metrics.tracking import above, pair_frames, people_metrics, tracking_metrics, tracking_table
 from simplepose.tracking.matching import box_similarity, joint_boxes
 from simplepose.tracking.tracker import PoseTracker, TrackingSettings
 
@@ -42,6 +42,7 @@ FALSE_BOXES = 0.1  # a frame
 BOX_JITTER = 0.05  # of its height
 JOINT_NOISE, HIDDEN_NOISE, FLOW_NOISE = 0.15, 0.5, 0.07
 
+PEOPLE = ("MOTA", "IDF1", "HOTA", "switches", "fragments")
 VARIANTS = {
     "S_bbox": {"similarity": "bbox", "memory": 1},
     "S_pose": {"similarity": "pose", "memory": 1},
@@ -63,13 +64,13 @@ def main() -> None:
     args = parser.parse_args()
     common = {name: json.loads(value) for name, value in (text.split("=") for text in args.set)}
     run = annotated_run(args.seeds) if args.annotated else real_run(args.model_file, args.detector)
-    print("| propagation | similarity | MOTA | IDF1 | switches | MOTA, people | IDF1 | HOTA | switches |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    columns = [*(() if args.annotated else ("MOTA", "IDF1")), *(f"people {name}" for name in PEOPLE)]
+    print("| propagation | similarity | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 2) + "|")
     results = {}
     for propagate in (False, True):
         for name in args.only:
             scores = run(TrackingSettings(**{**VARIANTS[name], **common, "propagate": propagate}))
-            columns = ("MOTA", "IDF1", "switches", "people MOTA", "people IDF1", "people HOTA", "people switches")
             cells = [interval([each[column] for each in scores]) for column in columns]
             print(f"| {'yes' if propagate else 'no'} | {name} | {' | '.join(cells)} |", flush=True)
             results[f"{name}, propagation {propagate}"] = scores
@@ -209,7 +210,7 @@ def annotated_run(seeds: int):
                 stage = Stage(frames, (seed, number))
                 tracker = PoseTracker(stage, stage.detect, settings, stage)
                 pairs.append(pair_frames(truth, found_of([tracker(stage.image) for _ in frames]), "the sequence"))
-            scores.append(tracking_metrics(pairs))
+            scores.append(people_metrics(pairs))
         return scores
 
     return run

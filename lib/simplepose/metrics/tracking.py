@@ -1,8 +1,8 @@
 """PoseTrack's scores (Andriluka et al., CVPR 2018), joint by joint: AP, and MOTA with its relatives by TrackEval.
 
-A predicted joint is right within half a head of the annotated one; identities are those of the tracks. The totals
-are means over the joints, of switches and fragments sums. The benchmark's own script leaves the last frame of every sequence
-out; here all annotated frames count.
+A predicted joint is right within half a head of the annotated one; identities are those of the tracks. Totals are means
+over the joints, of switches and fragments sums. The benchmark's own script leaves the last frame of every sequence out;
+here all annotated frames count.
 Sources: Bernardin and Stiefelhagen, 2008 (MOTA, MOTP); Ristani et al., 2016 (IDF1); Luiten et al., 2020 (HOTA).
 """
 
@@ -78,11 +78,16 @@ def tracking_metrics(sequences: Sequence[Sequence[Pair]]) -> dict[str, float]:
             table[name][joint] = value
     metrics = {name: float(np.nanmean(table[name])) for name in SHARES}
     metrics.update({name: float(np.nansum(table[name])) for name in COUNTS})
-    people = _track_eval([[frame.people() for frame in frames] for frames in matched])
-    metrics.update({f"people {name}": value for name, value in people.items()})
+    metrics.update(people_metrics(sequences))
     for name in (*SHARES, *COUNTS):
         metrics.update({f"{name} {joint}": float(value) for joint, value in zip(JOINTS, table[name])})
     return metrics
+
+
+def people_metrics(sequences: Sequence[Sequence[Pair]]) -> dict[str, float]:
+    """Of `tracking_metrics` only what is scored for whole people: "people MOTA" and so on."""
+    scores = _track_eval([[_Matched(*pair).people() for pair in pairs] for pairs in sequences])
+    return {f"people {name}": value for name, value in scores.items()}
 
 
 def tracking_table(metrics: dict[str, float]) -> list[str]:

@@ -177,22 +177,11 @@ class PoseTracker:
             self._memory.clear()
             return
         people = carried.reshape(-1, len(self._sigmas), 2)
-        there = self._memory[-1].ids if self._memory else np.zeros(0)
+        there = self._memory[-1].ids if self._memory else []
         for seen in self._memory:
             flowed, people = np.split(people, [len(seen.ids)])
-            hidden = ~np.isin(seen.ids, there)
-            if seen is self._memory[-1]:
-                for number, moves, known in zip(seen.ids.tolist(), flowed - seen.carried, seen.known):
-                    if known.any():
-                        move = np.median(moves[known], axis=0)
-                        self._moves[number] = (self._moves.get(number, move) + move) / 2
-            for row in np.flatnonzero(hidden):
-                flowed[row] = seen.carried[row] + self._moves.get(int(seen.ids[row]), 0)
-            seen.carried = flowed
-        self._moves = {number: move for number, move in self._moves.items() if self._remembers(number)}
-
-    def _remembers(self, number: int) -> bool:
-        return any(number in seen.ids for seen in self._memory)
+            moved = seen.carried + np.array([self._moves[number] for number in seen.ids.tolist()]).reshape(-1, 1, 2)
+            seen.carried = np.where(np.isin(seen.ids, there)[:, None, None], flowed, moved)
 
     def _unified(
         self, boxes: Sequence[Sequence[float]], scores: Sequence[float] | None, image_size_wh: Sequence[int]
@@ -241,9 +230,20 @@ class PoseTracker:
         new = ids == NONE
         ids[new] = self._next_id + np.arange(new.sum())
         self._next_id += int(new.sum())
+        self._learn_moves(ids, joints)
         scores = np.array([pose.box_score for pose in poses])
         self._memory.append(_Seen(ids, joints, joints, known, boxes, scores))
         return [replace(pose, track_id=int(number)) for pose, number in zip(poses, ids)]
+
+    def _learn_moves(self, ids: np.ndarray, joints: np.ndarray) -> None:
+        """How far people move in a frame, by their poses: half of it from the last two frames, half from before."""
+        last = dict(zip(self._memory[-1].ids.tolist(), self._memory[-1].joints)) if self._memory else {}
+        numbers = np.concatenate([ids, *(seen.ids for seen in self._memory)])
+        moves = {number: self._moves.get(number, np.zeros(2)) for number in numbers.tolist()}
+        for number, pose in zip(ids.tolist(), joints):
+            if number in last:
+                moves[number] = (moves[number] + np.median(pose - last[number], axis=0)) / 2
+        self._moves = moves
 
     def _similarity(self, joints: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids (T,) of those who are remembered, and how similar each pose is to the best memory of each, (P, T)."""
