@@ -167,15 +167,24 @@ def test_a_damaged_video(posenet, tmp_path, run_command):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize(
-    ("form", "number", "code", "word"),
-    [("json", signal.SIGINT, 130, "interrupted"), ("coco", signal.SIGTERM, 143, "terminated")],
+    ("command", "form", "number", "code", "word"),
+    [
+        ("infer.py", "json", signal.SIGINT, 130, "interrupted"),
+        ("infer.py", "coco", signal.SIGTERM, 143, "terminated"),
+        ("track.py", "posetrack", signal.SIGINT, 130, "interrupted"),
+    ],
 )
 def test_an_interrupted_video_is_playable_and_its_json_valid(
-    posenet, tmp_path, start_command, form, number, code, word
+    posenet, tmp_path, start_command, command, form, number, code, word
 ):
     make_clip(tmp_path / "long.avi", 1500)
     line = ["--model-file", posenet[1], "--img-file", "long.avi", "--output", "long_pose.mp4", "--format", form]
-    running = start_command("infer.py", *line, cwd=tmp_path)
+    if command == "track.py":
+        (tmp_path / "boxes.csv").write_text(
+            "image,x,y,w,h\n" + "".join(f"{index},9,9,90,90\n" for index in range(1500))
+        )
+        line += ["--bbox-file", "boxes.csv", "--pose-thr", "-1"]
+    running = start_command(command, *line, cwd=tmp_path)
     drawn = tmp_path / "long_pose.mp4"
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in tmp_path.glob("*.part")) and time.monotonic() < deadline:
@@ -185,7 +194,10 @@ def test_an_interrupted_video_is_playable_and_its_json_valid(
     assert running.returncode == code, stderr
     assert stderr.strip() == word
     records = json.loads((tmp_path / "long_pose.json").read_text())
-    records = records["frames"] if form == "json" else {record["image_id"] for record in records}
+    if form == "coco":
+        records = {record["image_id"] for record in records}
+    else:
+        records = records["frames" if form == "json" else "images"]
     capture = cv2.VideoCapture(str(drawn))
     assert 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1500
     assert abs(capture.get(cv2.CAP_PROP_FRAME_COUNT) - len(records)) <= 1  # between two outputs of one frame

@@ -701,7 +701,7 @@ def test_one_euro_steadies_rest_and_follows_motion():
     noisy = rng.normal(0, 1, (200, 1, 2))
     calm = np.array([smooth(point, known, body_size=200) for point in noisy])
     assert calm[50:].std() < 0.6 * noisy.std()
-    smooth.restart()
+    smooth = OneEuroFilter(fps=30)
     moving = np.arange(60.0)[:, None, None] * [[10.0, 0]]  # 300 pixels a second, one and a half body heights
     followed = np.array([smooth(point, known, body_size=200) for point in moving])
     assert np.abs(followed[30:] - moving[30:]).max() < 12

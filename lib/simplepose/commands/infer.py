@@ -9,9 +9,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
-from simplepose.commands.cli import add_inference_flags, config_parser, parse_flags
+from simplepose.commands.cli import Parser, add_inference_flags, config_parser, parse_flags
 from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from simplepose.build.predictor import PosePredictor
     from simplepose.inference.box_sources import BoxSource
     from simplepose.inference.writers import Output
+    from simplepose.tracking.tracker import PoseTracker
 
 EXAMPLES = """examples:
   python pose_estimation/infer.py --model-file posenet.onnx --img-file photo.jpg
@@ -32,15 +33,29 @@ EXAMPLES = """examples:
 
 def main() -> int | None:
     parser = config_parser(__doc__, EXAMPLES, needs_cfg=False)
+    box_sources = add_run_flags(parser, "json", "coco", "csv", "npz")
+    box_sources.add_argument(
+        "--bbox", action="append", metavar="x,y,w,h", help="a person's box in pixels; may be repeated"
+    )
+    parser.add_argument("--draw-numbers", "--draw-ids", action="store_true",
+        help="number the people of each frame, anew: a number does not follow anybody through a video")  # fmt: skip
+    args, flags = parse_flags(parser)
+    check(args)
+    return infer(args, flags)
+
+
+def add_run_flags(parser: Parser, *formats: str) -> argparse._MutuallyExclusiveGroup:
+    """The flags that infer.py and track.py share, with the formats of the coordinates, the default first.
+
+    Returns:
+        The group of those that say where boxes come from.
+    """
     add_inference_flags(parser)
     add = parser.add_argument
     add("--img-file", required=True, metavar="SOURCE",
         help="images, folder, glob, list file (.txt), video, camera number, or an rtsp or https address")  # fmt: skip
     add("--ignore-orientation", action="store_true", help="take pixels as stored, whatever EXIF says, as data sets do")
     box_sources = parser.add_mutually_exclusive_group()
-    box_sources.add_argument(
-        "--bbox", action="append", metavar="x,y,w,h", help="a person's box in pixels; may be repeated"
-    )
     box_sources.add_argument(
         "--bbox-file", metavar="FILE", help="boxes: COCO's results form, or CSV image,x,y,w,h,score"
     )
@@ -51,19 +66,15 @@ def main() -> int | None:
     add("--det-thr", type=float, metavar="T", help="leave boxes below this score out; default: 0.3, files: all")
     add("--output", metavar="PATH", help="file or folder for the drawings; default: <name>_pose... here")
     add("--overwrite", action="store_true", help="replace the results of an earlier run")
-    add("--format", choices=("json", "coco", "csv", "npz"), default="json", help="coordinates; default: %(default)s")
+    add("--format", choices=formats, default=formats[0], help="coordinates; default: %(default)s")
     add("--draw", action=argparse.BooleanOptionalAction, default=True, help="write drawings")
     add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
-    add("--draw-numbers", "--draw-ids", action="store_true",
-        help="number the people of each frame, anew: a number does not follow anybody through a video")  # fmt: skip
     add("--draw-scores", action="store_true", help="write each person's score")
     add("--draw-plain", action="store_true", help="draw on a plain background: poses to show without the people")
-    add("--smooth", action="store_true", help="videos with one person: one-euro filter on every joint")
+    add("--smooth", action="store_true", help="videos: one-euro filter on every joint of a tracked or single person")
     add("--batch-size", dest="people", type=int, default=16, metavar="N", help="people at once through the network")
     add("--show", action="store_true", help="open a window with the drawing; q or Esc ends")
-    args, flags = parse_flags(parser)
-    check(args)
-    return infer(args, flags)
+    return box_sources
 
 
 def check(args: argparse.Namespace) -> None:
@@ -84,8 +95,17 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--batch-size is {args.people}; at least one person goes through the network")
 
 
-def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
+def infer(
+    args: argparse.Namespace,
+    flags: dict[str, Any],
+    make_tracker: Callable[[PosePredictor], PoseTracker] | None = None,
+    trails: bool = False,
+) -> int:
     """Open source, boxes, network and outputs, process frame by frame, print a summary.
+
+    Args:
+        make_tracker: of track.py; None treats each frame alone.
+        trails: draw the ways of tracked people.
 
     Returns:
         0, or 1 if one of several images failed.
@@ -107,13 +127,18 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     if box_sources is None:
         print("=> the network itself finds the person, one an image; a person detector is better: --detector FILE")
         box_sources = found_person(predictor)
-    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_numbers, args.draw_scores, args.draw_plain)
+    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_numbers, args.draw_scores, args.draw_plain, trails)
     smoother = PoseSmoother(source.fps, args.kpt_thr) if args.smooth and source.is_video else None
 
     outputs: list[Output] = []
     summary = Summary(args.kpt_thr)
     interrupted = False
-    results = find_poses(source, box_sources, predictor, live=source.is_live)
+    if make_tracker:
+        from simplepose.tracking.pipeline import follow_people
+
+        results = follow_people(source, box_sources, make_tracker(predictor), live=source.is_live)
+    else:
+        results = find_poses(source, box_sources, predictor, live=source.is_live)
     try:
         for frame, poses in progress_bar(results, len(source) or None, "poses"):
             if frame.failure and source.is_single:
@@ -140,9 +165,9 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     if args.smooth and not smoother:
         print("=> --smooth is for videos; nothing was smoothed")
     elif smoother and smoother.skipped:
-        print(f"=> not smoothed: {smoother.skipped} frames with several people; it takes tracking to tell them apart")
-    if args.draw_numbers and source.is_video:
-        print("=> the numbers are those of each frame alone; it takes tracking to follow people through a video")
+        print(f"=> not smoothed: {smoother.skipped} frames with several people; track.py tells them apart")
+    if args.draw_numbers and source.is_video and not make_tracker:
+        print("=> the numbers are those of each frame alone; track.py follows people through a video")
     for label, why in summary.failures:
         print(f"failed: {label}: {why}", file=sys.stderr)
     if interrupted:

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Callable, TypeVar
 
 import cv2
 
@@ -88,11 +88,17 @@ def _crop(frames: Iterable[Frame], boxes: BoxSource, predictor: PosePredictor) -
     for frame in frames:
         crops = None
         if not frame.failure:
-            try:
-                crops = predictor.crop(frame.image, *boxes(frame))
-            except (UserError, cv2.error, MemoryError) as error:
-                frame.failure = " ".join(str(error).split()) or type(error).__name__
+            crops = or_failure(frame, lambda frame: predictor.crop(frame.image, *boxes(frame)), frame)
         yield frame, crops
+
+
+def or_failure(frame: Frame, function: Callable[..., Item], *arguments: object) -> Item | None:
+    """What the function returns; None if it fails, and then the frame says why."""
+    try:
+        return function(*arguments)
+    except (UserError, cv2.error, MemoryError) as error:
+        frame.failure = " ".join(str(error).split()) or type(error).__name__
+        return None
 
 
 def _predict(

@@ -34,6 +34,7 @@ class Pose:
         box: (4,) left, top, width, height in pixels, as given.
         box_score: the detector's score of the box; 1 if there is none.
         skeleton: names and limbs of the joints.
+        track_id: who it is in a video, by a tracker; None without one.
     """
 
     keypoints: np.ndarray
@@ -41,6 +42,7 @@ class Pose:
     box: np.ndarray
     box_score: float
     skeleton: Skeleton
+    track_id: int | None = None
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ class Pose:
     def to_dict(self) -> dict[str, Any]:
         """The person as JSON values, joints by name."""
         return {
+            **({} if self.track_id is None else {"track_id": self.track_id}),
             "bbox": self.box.tolist(),
             "box_score": float(self.box_score),
             "pose_score": self.pose_score,

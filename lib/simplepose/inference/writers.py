@@ -11,6 +11,8 @@ import itertools
 import json
 import os
 import secrets
+from array import array
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,17 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from simplepose.core.drawing import BACKGROUND_COLOR, draw_label, draw_pose, write_image
+from simplepose.core.drawing import BACKGROUND_COLOR, MIDDLE_COLOR, draw_label, draw_pose, track_color, write_image
 from simplepose.core.errors import UserError
 from simplepose.core.files import written_whole
 from simplepose.core.skeletons import Skeleton
+from simplepose.data.posetrack import JOINTS_2018, SAME_JOINT
 from simplepose.inference.predictor import Pose
 from simplepose.inference.sources import ADDRESS, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Frame, ImageFiles, Video
 from simplepose.inference.videos import FfmpegVideo, OpenCvVideo, open_video, require_format
 
-FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz"}  # and the extension of each
+FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz", "posetrack": ".json"}  # and its extension
+TRAIL = 50  # frames
 SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
 # An --output with one of these extensions names a file; for several images it should name a folder.
 FILE_EXTENSIONS = {*FORMATS.values(), *IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS}
@@ -60,28 +64,43 @@ class Painter:
 
     Args:
         min_score: joints with a lower score are skipped.
-        numbers, scores: write each person's place in the frame's list, and score, above the box.
+        numbers, scores: write each person's track, or else place in the frame's list, and score, above the box.
         plain: cover the image first, so that nobody can be recognised.
+        trails: draw the way of each tracked person over the last `TRAIL` frames.
     """
 
     def __init__(
-        self, skeleton: Skeleton, min_score: float, numbers: bool = False, scores: bool = False, plain: bool = False
+        self,
+        skeleton: Skeleton,
+        min_score: float,
+        numbers: bool = False,
+        scores: bool = False,
+        plain: bool = False,
+        trails: bool = False,
     ):
         self.skeleton = skeleton
         self.min_score = min_score
         self.numbers = numbers
         self.scores = scores
         self.plain = plain
+        self._ways: deque[dict[int, np.ndarray]] = deque(maxlen=TRAIL if trails else 0)  # places by track
 
     def draw(self, image: np.ndarray, poses: Sequence[Pose]) -> None:
         """Draw all people onto an image, in place."""
         if self.plain:
             image[:] = BACKGROUND_COLOR
+        self._ways.append({pose.track_id: pose.keypoints.mean(axis=0) for pose in poses if pose.track_id is not None})
         for index, pose in enumerate(poses):
-            draw_pose(image, pose.keypoints, pose.scores, self.skeleton, self.min_score)
-            parts = [str(index)] * self.numbers + [f"{pose.score:.2f}"] * self.scores
+            color, number = None, index
+            if pose.track_id is not None:
+                color, number = track_color(pose.track_id), pose.track_id
+                way = [places[number] for places in self._ways if number in places]
+                if len(way) > 1:
+                    cv2.polylines(image, [np.rint(way).astype(np.int32)], False, color, 2, cv2.LINE_AA)
+            draw_pose(image, pose.keypoints, pose.scores, self.skeleton, self.min_score, color)
+            parts = [str(number)] * self.numbers + [f"{pose.score:.2f}"] * self.scores
             if parts:
-                draw_label(image, pose.box, " ".join(parts))
+                draw_label(image, pose.box, " ".join(parts), color or MIDDLE_COLOR)
 
 
 class Drawings(Output):
@@ -244,12 +263,59 @@ class CocoResults(_RecordFile):
                 "box_score": float(pose.box_score),
                 "pose_score": pose.pose_score,
                 "file_name": Path(frame.name).name,
+                **({} if pose.track_id is None else {"track_id": pose.track_id}),
             }
             self.write(json.dumps(record, ensure_ascii=False))
 
 
+class PoseTrackResults(_RecordFile):
+    """PoseTrack's form of 2018: annotations with a `track_id`, and the images they belong to.
+
+    Joints are PoseTrack's 17, those that the network does not have all 0; of a skeleton without any of them its own.
+    Frames of a video are called <video>/<index>.jpg.
+    """
+
+    def __init__(self, skeleton: Skeleton, path: Path, source: ImageFiles | Video):
+        own = [SAME_JOINT.get(joint, joint) for joint in skeleton.joints]
+        self.joints = JOINTS_2018 if set(own).intersection(JOINTS_2018) else skeleton.joints
+        self._columns = [own.index(joint) if joint in own else None for joint in self.joints]
+        self._source = source
+        self._frames = array("q")  # their indices; a video may be long
+        self._count = 0
+        super().__init__(path, '{"annotations": [\n', "", ",\n")
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        self._frames.append(frame.index)
+        for pose in poses:
+            points = np.column_stack([pose.keypoints, np.ones(len(pose.scores)), pose.scores])
+            points = np.array([np.zeros(4) if column is None else points[column] for column in self._columns])
+            record = {
+                "id": self._count,
+                "image_id": frame.index,
+                "track_id": pose.track_id,
+                "category_id": 1,
+                "keypoints": points[:, :3].round(2).ravel().tolist(),
+                "scores": points[:, 3].round(4).tolist(),
+                "bbox": pose.box.round(2).tolist(),
+                "score": round(pose.score, 4),
+            }
+            self.write(json.dumps(record))
+            self._count += 1
+
+    def close(self) -> None:
+        images = ",\n".join(json.dumps({"id": index, "file_name": self._image(index)}) for index in self._frames)
+        categories = json.dumps([{"id": 1, "name": "person", "keypoints": self.joints}])
+        self.tail = f'\n], "images": [\n{images}\n], "categories": {categories}}}\n'
+        super().close()
+
+    def _image(self, index: int) -> str:
+        return f"{_name(self._source)}/{index:06d}.jpg" if self._source.is_video else self._source.paths[index]
+
+
 class CsvTable(_RecordFile):
-    """One line per person: image, frame, person, box, `SCORES`, then x, y and score of every joint."""
+    """One line per person: image, frame, person (of a tracked one its id), box, `SCORES`, then x, y and score of every
+    joint.
+    """
 
     def __init__(self, skeleton: Skeleton, path: Path):
         columns = ["image", "frame", "person", "box_x", "box_y", "box_w", "box_h", *SCORES]
@@ -260,7 +326,8 @@ class CsvTable(_RecordFile):
         for index, pose in enumerate(poses):
             points = np.column_stack([pose.keypoints, pose.scores]).ravel()
             numbers = [f"{value:.6g}" for value in (*pose.box, *(getattr(pose, name) for name in SCORES), *points)]
-            self.write(self._line([frame.name, frame.index, index, *numbers]))
+            person = index if pose.track_id is None else pose.track_id
+            self.write(self._line([frame.name, frame.index, person, *numbers]))
 
     @staticmethod
     def _line(values: Sequence[Any]) -> str:
@@ -271,7 +338,7 @@ class CsvTable(_RecordFile):
 
 class NpzTable(Output):
     """Arrays over all N people: image (N,), frame (N,), box (N, 4), keypoints (N, K, 2), scores (N, K), and of
-    `SCORES` (N,) each. `joints` (K,) names the columns.
+    `SCORES` (N,) each; of tracked people also track_id (N,). `joints` (K,) names the columns.
     """
 
     def __init__(self, skeleton: Skeleton, path: Path):
@@ -297,7 +364,12 @@ class NpzTable(Output):
                 keypoints=np.array([pose.keypoints for pose in poses]).reshape(-1, num_joints, 2),
                 scores=np.array([pose.scores for pose in poses]).reshape(-1, num_joints),
                 **{name: np.array([getattr(pose, name) for pose in poses], dtype=np.float64) for name in SCORES},
+                **({"track_id": np.array([pose.track_id for pose in poses])} if any(map(_is_tracked, poses)) else {}),
             )
+
+
+def _is_tracked(pose: Pose) -> bool:
+    return pose.track_id is not None
 
 
 def choose_outputs(
@@ -325,6 +397,8 @@ def choose_outputs(
         outputs.append(CsvTable(skeleton, coordinates[0]))
     elif form == "npz":
         outputs.append(NpzTable(skeleton, coordinates[0]))
+    elif form == "posetrack":
+        outputs.append(PoseTrackResults(skeleton, coordinates[0], source))
     elif source.is_video:
         outputs.append(JsonVideo(model_file, coordinates[0], source.name, source.fps))
     else:
