@@ -11,6 +11,7 @@ import html
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,9 @@ class Page:
         )
         search = '<input type="search" placeholder="text in a caption" aria-label="text in a caption">'
         choice = f'<div class="filter" hidden>{buttons}{search}</div>' if len(counts) > 1 else ""
-        self._body.append(f'<div class="gallery">{choice}<div class="cells">{"".join(figures)}</div></div>')
+        self._body.append(
+            f'<div class="gallery">{choice}<div class="cells" style="--side: {side}px">{"".join(figures)}</div></div>'
+        )
 
     def html(self) -> str:
         """The whole page."""
@@ -307,7 +310,8 @@ def _cell(cell: Any, digits: int) -> str:
     if isinstance(cell, Real):
         whole = isinstance(cell, (int, np.integer))
         return f'<td class="number">{cell if whole else format(float(cell), f".{digits}f")}</td>'
-    return f"<td>{markup(cell)}</td>"
+    kind = ' class="number"' if re.fullmatch(r"[+-]?[\d.]+ ?%?", str(cell)) else ""
+    return f"<td{kind}>{markup(cell)}</td>"
 
 
 # The policy forbids every request: what is not in the file cannot be shown, and nothing leaves it.
@@ -378,7 +382,8 @@ button, input { font: inherit; font-size: 14px; color: var(--ink); background: v
   border: 1px solid var(--rule); border-radius: 12px; }
 button { cursor: pointer; }
 button[aria-pressed=true] { background: var(--c0); border-color: var(--c0); color: var(--ground); }
-.cells { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 16px 12px; margin: 12px 0; }
+.cells { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, calc(var(--side) * 0.85)), 1fr));
+  gap: 16px 12px; margin: 12px 0; }
 .cells figure[hidden] { display: none; }
 .cells figure { display: flex; flex-direction: column; }
 .cells img { max-width: 100%; height: 240px; object-fit: contain; background: var(--shade); width: 100%; }
