@@ -163,7 +163,7 @@ class OksSet:
     score = "AP"
     unit = "AP"
     right = "object keypoint similarity of the joint at least 0.5"
-    distance = "units of exp(-d^2)"
+    distance = "d, of which the similarity is exp(-d²)"
 
     def __init__(self, path: str | Path, skeleton: Skeleton = COCO):
         self.truth: CocoAnnotations = read_coco(path, skeleton)

@@ -73,18 +73,12 @@ def fit_calibration(scores: np.ndarray, right: np.ndarray) -> Calibration:
     """The map for joints with these scores (M,), of which `right` (M,) were right. M must not be 0."""
     order = np.argsort(scores, kind="stable")
     scores, right = np.asarray(scores, np.float64)[order], np.asarray(right, np.float64)[order]
-    bins = np.array_split(np.arange(len(scores)), int(np.clip(len(scores) // MIN_IN_BIN, 1, MAX_POINTS)))
-    # Joints of the same score cannot be told apart: bins that share one are one.
-    parts: list[np.ndarray] = []
-    for part in bins:
-        if parts and scores[parts[-1][-1]] == scores[part[0]]:
-            part = np.concatenate([parts.pop(), part])
-        parts.append(part)
-    places = [float(scores[part].mean()) for part in parts]
-    fitted = pool_adjacent_violators(
-        np.array([right[part].mean() for part in parts]), np.array([len(part) for part in parts])
-    )
-    return Calibration(tuple(places), tuple(fitted.tolist()))
+    bins = int(np.clip(len(scores) // MIN_IN_BIN, 1, MAX_POINTS))
+    # A bin starts where the score changes: joints of the same score cannot be told apart.
+    starts = np.unique(np.searchsorted(scores, scores[np.arange(bins) * len(scores) // bins]))
+    counts = np.diff([*starts, len(scores)])
+    places, shares = (np.add.reduceat(values, starts) / counts for values in (scores, right))
+    return Calibration(tuple(places.tolist()), tuple(pool_adjacent_violators(shares, counts).tolist()))
 
 
 def calibrations_by_halves(scores: np.ndarray, right: np.ndarray, image_of: np.ndarray) -> list[Calibration]:

@@ -225,9 +225,8 @@ def _one_file(page: Page, analysed: AnalysedSet, analysis: Analysis, images: str
     page.table(
         ["kind", "% of joints", f"{analysed.score} if mended", "cost"],
         [
-            [kind, figures["shares"].get(kind), cost.get("if mended", score), cost.get("cost", 0.0)]
-            for kind in dict.fromkeys([*KINDS, *figures["costs"]])
-            if (cost := figures["costs"].get(kind, {})) or figures["shares"].get(kind)
+            [kind, f"{figures['shares'][kind]:.2f}" if kind in KINDS else None, *figures["costs"][kind].values()]
+            for kind in figures["costs"]
         ],
         f"{analysed.score} is {_score(analysed, score)}",
         digits,

@@ -27,6 +27,7 @@ THUMBNAIL_SIDE = 240  # pixels of the longer side; twenty to thirty kilobytes ea
 JPEG_QUALITY = 82
 SERIES_COLORS = 8
 PLOT_WIDTH = 640  # units of the SVG; a page shows it at that many pixels, or narrower
+FEW_POINTS = 40  # a line of at most so many shows each of them
 NO_VALUE = "\N{EN DASH}"
 
 
@@ -189,6 +190,9 @@ def line_plot(
         for x, y in zip(*line):
             if math.isfinite(x) and math.isfinite(y):
                 path.append("{}{:.1f} {:.1f}".format(pen, *place(x, y)))
+                if len(line[0]) <= FEW_POINTS and name not in dashed:
+                    at = 'cx="{:.1f}" cy="{:.1f}"'.format(*place(x, y))
+                    parts.append(f'<circle class="c{number % SERIES_COLORS}" r="3.5" {at}/>')
                 pen = "L"
             else:
                 pen = "M"
