@@ -119,6 +119,7 @@ def summary(analysed: AnalysedSet, analyses: Sequence[Analysis], comparison: dic
         _headline(analysed, analysis),
         _cost_line(analysed, analysis),
         *_advice(analysis),
+        *_no_size_lines(analysed),
         _joint_line(analysis),
         *_condition_lines(analysis),
         _confidence_line(analysed, analysis),
@@ -150,6 +151,13 @@ def _advice(analysis: Analysis) -> list[str]:
     costs = analysis.figures["costs"]
     worst = max(costs, key=lambda kind: costs[kind]["cost"], default=None)
     return [f"Start with {worst}: {ADVICE[worst]}"] if worst and costs[worst]["cost"] > 0 else []
+
+
+def _no_size_lines(analysed: AnalysedSet) -> list[str]:
+    number = int((analysed.people.units <= 0).any(axis=1).sum())
+    return (
+        [f"{number} persons have a {analysed.people.size_of} of 0: no joint of theirs can be right"] if number else []
+    )
 
 
 def _joint_line(analysis: Analysis) -> str:
@@ -236,7 +244,8 @@ def _one_file(page: Page, analysed: AnalysedSet, analysis: Analysis, images: str
     page.section(f"{prefix}Joints")
     joints = figures["by joint"]
     names = [_words(row["joint"]) for row in joints]
-    errors = [kind for kind in ERRORS if figures["shares"][kind]]
+    # The same colours everywhere: a kind that does not occur keeps its place.
+    errors = ERRORS if figures["persons without a pose"] else ERRORS[:-1]
     curves = {name: (xs, ys if len(analysis.curves) > 1 else 100 * ys) for name, (xs, ys) in analysis.curves.items()}
     of_pckh = len(curves) > 1
     page.plots(
