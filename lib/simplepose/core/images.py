@@ -180,10 +180,12 @@ def image_file(path: str) -> str:
 
 def image_size_wh(path: str | os.PathLike) -> tuple[int, int]:
     """Width and height of an image file as its header states them; (0, 0) if that cannot be read."""
+    if not os.path.isfile(path):
+        return 0, 0
     try:
         with open(path, "rb") as stream:
             return _stated_size_wh(stream.read(HEADER_BYTES))
-    except (OSError, ValueError):
+    except OSError:
         return 0, 0
 
 

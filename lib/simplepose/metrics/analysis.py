@@ -16,6 +16,7 @@ from simplepose.core.errors import UserError
 from simplepose.core.oks import oks, rescore
 from simplepose.core.skeletons import COCO, Skeleton
 from simplepose.data.coco import CocoAnnotations, read_coco
+from simplepose.machine.logs import progress_bar
 from simplepose.metrics import pckh
 from simplepose.metrics.calibration import (
     Calibration,
@@ -209,7 +210,8 @@ class OksSet:
         similarity = np.zeros(len(results))
         similarity[matched[owners]] = self.person_scores(predictions)[0][owners]
         changes["order of scores"] = [{**r, "score": float(s)} for r, s in zip(results, similarity)]
-        return {name: self.sampler(changed).value() for name, changed in changes.items()}
+        evaluations = progress_bar(changes.items(), len(changes), "costs")
+        return {name: self.sampler(changed).value() for name, changed in evaluations}
 
     def _annotated(self, row: int, score: float) -> dict[str, Any]:
         annotation = self.truth.annotations[self.rows[row]]

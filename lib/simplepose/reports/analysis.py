@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from simplepose.core.drawing import BACKGROUND_COLOR, draw_pose, draw_text
 from simplepose.core.errors import UserError
 from simplepose.core.files import write_json
 from simplepose.core.images import crop_image, image_size_wh, read_image
+from simplepose.data.fields import image_paths
 from simplepose.machine.logs import progress_bar
 from simplepose.metrics.analysis import AnalysedSet, Analysis, analyze, compare
 from simplepose.metrics.calibration import ECE_BINS
@@ -60,10 +63,7 @@ def write_report(
     """
     if not 1 <= len(files) <= 2:
         raise UserError(f"{len(files)} files of predictions; analyse one, or compare two")
-    if images is not None:
-        if not Path(images).is_dir():
-            raise UserError(f"no such folder of images: {images}")
-        _measure_images(analysed.people, Path(images))
+    paths = None if images is None else _photographs(analysed.people, Path(images))
     rng = np.random.default_rng(SEED)
     analyses = [analyze(analysed, analysed.read(file), rng) for file in files]
     if len(analyses) == 2 and analyses[0].figures["name"] == analyses[1].figures["name"]:
@@ -79,9 +79,9 @@ def write_report(
     page.section("In short")
     page.items(lines)
     if comparison:
-        _comparison(page, analysed, analyses, comparison, images)
+        _comparison(page, analysed, analyses, comparison, paths)
     for analysis in analyses:
-        _one_file(page, analysed, analysis, images, f"{analysis.figures['name']}: " if comparison else "")
+        _one_file(page, analysed, analysis, paths, f"{analysis.figures['name']}: " if comparison else "")
     _definitions(page, analysed)
     output = Path(output)
     write_json(output / "figures.json", {"files": [a.figures for a in analyses], "comparison": comparison})
@@ -89,14 +89,20 @@ def write_report(
     return lines
 
 
-def _measure_images(people: People, folder: Path) -> None:
-    """Fill in the sizes of photographs that the annotations do not tell, from the files' headers."""
-    sizes: dict[str, tuple[int, int]] = {}
-    for row in np.flatnonzero(~people.image_sizes.all(axis=1)):
-        name = people.names[row]
-        if name not in sizes:
-            sizes[name] = image_size_wh(folder / name)
-        people.image_sizes[row] = sizes[name]
+def _photographs(people: People, folder: Path) -> list[str]:
+    """Each person's photograph. Sizes that the annotations do not tell are filled in from the files' headers."""
+    if not folder.is_dir():
+        raise UserError(f"no such folder of images: {folder}")
+    if not any(people.names):
+        raise UserError("which photograph is whose stands in the set's JSON file: name it with --annotations")
+    paths = image_paths(people.names, f"{folder}/", str(folder), "the annotations: person")
+    if not any(map(os.path.isfile, set(paths))):
+        raise UserError(f"none of the annotated photographs is in {folder}, such as {people.names[0]}")
+    unknown = np.flatnonzero(~people.image_sizes.all(axis=1))
+    sizes = {path: image_size_wh(path) for path in {paths[row] for row in unknown}}
+    for row in unknown:
+        people.image_sizes[row] = sizes[paths[row]]
+    return paths
 
 
 # ---- In words ------------------------------------------------------------------------------------------
@@ -222,7 +228,7 @@ def _words(name: str) -> str:
 # ---- Sections of the page ------------------------------------------------------------------------------
 
 
-def _one_file(page: Page, analysed: AnalysedSet, analysis: Analysis, images: str | Path | None, prefix: str) -> None:
+def _one_file(page: Page, analysed: AnalysedSet, analysis: Analysis, paths: list[str] | None, prefix: str) -> None:
     figures = analysis.figures
     page.section(
         f"{prefix}Errors by kind",
@@ -281,6 +287,14 @@ def _one_file(page: Page, analysed: AnalysedSet, analysis: Analysis, images: str
     page.section(
         f"{prefix}Conditions", "Whom the network fails. Joints that the score counts, persons with any of them."
     )
+    few = [
+        f"{name} {group['group']} ({group['persons']})"
+        for name, condition in figures["conditions"].items()
+        for group in condition["groups"]
+        if group["too few persons"]
+    ]
+    if few:
+        page.text(f"Too few persons in this set to say anything about: {', '.join(few)}.")
     for name, condition in figures["conditions"].items():
         page.heading(f"By {name}")
         page.table(
@@ -289,7 +303,7 @@ def _one_file(page: Page, analysed: AnalysedSet, analysis: Analysis, images: str
                 [
                     group["group"], group["persons"], group["joints"], group["right"], _interval(group["interval"]),
                     *(float(group["shares"][KINDS.index(kind)]) for kind in errors),
-                    f"fewer than {FEW_PERSONS} persons: says little" if group["too few persons"] else "",
+                    f"fewer than {FEW_PERSONS} persons" if group["too few persons"] else "",
                 ]
                 for group in condition["groups"]
             ],
@@ -307,7 +321,7 @@ def _one_file(page: Page, analysed: AnalysedSet, analysis: Analysis, images: str
     chosen = _choose(analysis)
     pictures = (
         Picture(picture, _caption(analysed.people, analysis, row), tags)
-        for row, tags, picture in _drawn(analysed.people, [analysis], chosen, images)
+        for row, tags, picture in _drawn(analysed.people, [analysis], chosen, paths)
     )
     page.gallery(pictures)
 
@@ -359,7 +373,7 @@ def _confidence_section(page: Page, analysed: AnalysedSet, analysis: Analysis) -
 
 def _comparison(
     page: Page, analysed: AnalysedSet, analyses: Sequence[Analysis], comparison: dict[str, Any],
-    images: str | Path | None,
+    paths: list[str] | None,
 ) -> None:  # fmt: skip
     first, second = comparison["first"], comparison["second"]
     page.section(
@@ -398,7 +412,7 @@ def _comparison(
     chosen.update({int(row): ["second worse"] for row in order[:DIFFERENT] if gained[row] < 0})
     pictures = (
         Picture(picture, f"{_place(analysed.people, row)}: " + _shares_right(analyses, row), tags)
-        for row, tags, picture in _drawn(analysed.people, analyses, chosen, images)
+        for row, tags, picture in _drawn(analysed.people, analyses, chosen, paths)
     )
     page.gallery(pictures, side=2 * THUMBNAIL_SIDE)
 
@@ -451,16 +465,14 @@ def _choose(analysis: Analysis) -> dict[int, list[str]]:
 
 
 def _drawn(
-    people: People, analyses: Sequence[Analysis], chosen: dict[int, list[str]], images: str | Path | None
+    people: People, analyses: Sequence[Analysis], chosen: dict[int, list[str]], paths: list[str] | None
 ) -> Iterator[tuple[int, list[str], np.ndarray]]:
     """Rows, tags and pictures of the chosen persons, one panel for each analysis."""
     for row, tags in progress_bar(chosen.items(), len(chosen), "pictures"):
         image = None
-        if images is not None and people.names[row]:
-            try:
-                image = read_image(Path(images, people.names[row]))
-            except UserError:  # a missing photograph costs its picture the background only
-                image = None
+        if paths is not None:
+            with suppress(UserError):  # a missing photograph only costs its picture the background
+                image = read_image(paths[row])
         yield row, tags, np.hstack([_panel(people, analysis, row, image) for analysis in analyses])
 
 
