@@ -95,6 +95,10 @@ def check_description(description: dict) -> None:
     require(description.get("decoder", "quarter") in ("quarter", "dark"), "decoder is quarter or dark")
     require(type(description["sigma"]) in (int, float) and 0 < description["sigma"] <= MAX_SIGMA, "sigma of a Gaussian")
     require(set(options) <= set(PLAIN_GRAPH) and all(type(value) is bool for value in options.values()), "graph")
+    pairs = description.get("calibration", [])
+    require(all(type(number) in (int, float) and abs(number) < 1e6 for number in pairs), "calibration has numbers")
+    require(len(pairs) % 2 == 0 and pairs[::2] == sorted(set(pairs[::2])), "scores of the calibration ascend")
+    require(pairs[1::2] == sorted(pairs[1::2]) and all(0 <= p <= 1 for p in pairs[1::2]), "and probabilities do")
 
 
 def onnx_metadata(data: bytes) -> dict[str, str]:
@@ -387,7 +391,7 @@ class PoseModel:
             images = np.ascontiguousarray(crops if self.graph["pixels"] == "bgr" else crops[..., ::-1])
         outputs = self.run(images)
         if self.graph["decode"]:
-            return outputs[0], outputs[1]
+            return outputs[0], self.calibrated(outputs[1])
         heatmaps = outputs[0]
         if self.flip_test:
             width_axis = 2 if self.graph["preprocess"] else 3
@@ -395,7 +399,12 @@ class PoseModel:
             shift = self.graph["shift_heatmap"] and not self.unbiased
             heatmaps = 0.5 * (heatmaps + unflip(mirrored, self.description["flip_permutation"], shift))
         cells, scores = decode(heatmaps, self.graph["post_process"], self.dark_sigma)
-        return cells * self.stride, scores
+        return cells * self.stride, self.calibrated(scores)
+
+    def calibrated(self, scores: np.ndarray) -> np.ndarray:
+        """Scores as probabilities of being right, if the file says how; otherwise as they are."""
+        pairs = self.description.get("calibration")
+        return np.interp(scores, pairs[::2], pairs[1::2]).astype(scores.dtype) if pairs else scores
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The network's outputs: heatmaps, or keypoints and scores."""

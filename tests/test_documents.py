@@ -235,6 +235,7 @@ def test_the_commands_of_the_documents_run(tracked, tmp_path, run_command):
     run("docs/en/training.md", "Train", "Interrupting and resuming", "Validate", "Evaluate")
     assert (tmp_path / "output" / "scores.json").exists()
 
+    run("docs/en/analysis.md", "Run it")
     prepare_files_of_a_reader(tmp_path, run_command)
     run("docs/en/weights.md")
     run("docs/en/export.md")

@@ -100,7 +100,8 @@ def workplace(tmp_path_factory, bundled, posenet) -> Path:
     from scipy.io import savemat
 
     joints = [sample.joints for sample in load_mpii(bundled, "valid")]
-    savemat(str(folder / "pred.mat"), {"preds": joints})
+    for copy in ("pred.mat", "other.mat"):
+        savemat(str(folder / copy), {"preds": joints})
     write_mini_coco(folder / "coco", COCO, COCO_FROM_MPII, {"val": 500})
     annotations = folder / "coco" / "annotations" / "val.json"
     for copy in ("person_keypoints_val2017.json", "instances_val2017.json"):

@@ -19,6 +19,7 @@ from simplepose.data.loader import BatchLoader, BatchSampler, DistributedBatches
 from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, is_test_set, select_well_framed, with_joints_of
 from simplepose.machine.distributed import ranks
+from simplepose.metrics.analysis import AnalysedSet, OksSet, PckhSet
 from simplepose.metrics.coco_ap import CocoEvaluator
 from simplepose.metrics.pckh import PckhEvaluator, load_pckh_ground_truth
 
@@ -156,7 +157,7 @@ def _dataset(
 def _pckh_evaluator(config: EasyDict, samples: list[PoseSample]) -> PckhEvaluator:
     truth = None
     if not is_test_set(config.DATASET.TEST_SET):
-        truth = load_pckh_ground_truth(Path(config.DATASET.ROOT) / "annot" / f"gt_{config.DATASET.TEST_SET}.mat")
+        truth = load_pckh_ground_truth(_pckh_truth_file(config))
     return PckhEvaluator(len(samples), config.MODEL.NUM_JOINTS, truth)
 
 
@@ -166,6 +167,27 @@ def _coco_evaluator(config: EasyDict, samples: list[PoseSample]) -> CocoEvaluato
     return CocoEvaluator(
         samples, truth, skeleton, config.DATASET.TEST_SET, test.IN_VIS_THRE, test.OKS_THRE, test.SOFT_NMS
     )
+
+
+def build_analysed_set(config: EasyDict) -> tuple[AnalysedSet, Path | None]:
+    """TEST_SET as an error analysis takes it, and the folder of its photographs if there is one.
+
+    Raises:
+        UserError: a set without labels.
+    """
+    dataset = config.DATASET
+    if is_test_set(dataset.TEST_SET):
+        raise UserError(f"{dataset.TEST_SET} has no labels to report errors against; set DATASET.TEST_SET")
+    images = Path(dataset.ROOT, "images", *([dataset.TEST_SET] if dataset.DATASET == "coco" else []))
+    if dataset.DATASET == "coco":
+        analysed = OksSet(annotation_file(dataset.ROOT, dataset.TEST_SET), build_skeleton(config))
+    else:
+        analysed = PckhSet(_pckh_truth_file(config))
+    return analysed, images if images.is_dir() else None
+
+
+def _pckh_truth_file(config: EasyDict) -> Path:
+    return Path(config.DATASET.ROOT, "annot", f"gt_{config.DATASET.TEST_SET}.mat")
 
 
 EVALUATORS = {"mpii": _pckh_evaluator, "coco": _coco_evaluator}  # by DATASET.DATASET

@@ -24,6 +24,7 @@ from simplepose.core.images import (
 from simplepose.core.run_files import BEST_WEIGHTS, LAST_WEIGHTS
 from simplepose.core.skeletons import SKELETONS, Skeleton
 from simplepose.inference.network import InferenceSettings, PoseNetwork
+from simplepose.metrics.calibration import Calibration
 from simplepose.weights import CONFIG_KEY, WeightFile, infer_joints, read_weights
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def build_pose_network(config: EasyDict, model: PoseResNet) -> PoseNetwork:
     from simplepose.inference.network import paddle_network
 
     network, input_format = paddle_network(model, config.TRAIN.CPU_KERNELS), INPUT_FORMATS[config.MODEL.INPUT_FORMAT]
-    return PoseNetwork(network, build_skeleton(config), build_codec(config), input_format)
+    calibration = Calibration.from_pairs(config.MODEL.CALIBRATION)
+    return PoseNetwork(network, build_skeleton(config), build_codec(config), input_format, calibration=calibration)
 
 
 def weights_metadata(config: EasyDict, **figures: Any) -> dict[str, Any]:

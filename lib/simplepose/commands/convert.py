@@ -37,7 +37,27 @@ def parse_args() -> argparse.Namespace:
         "with. microsoft's and the HRNet repository's pose_resnet have the same names, and so its default (bgr); "
         "say rgb for an HRNet model trained with COLOR_RGB: true",
     )
+    stated.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="figures.json of analyze.py: the network's scores become probabilities of being right",
+    )
     return parser.parse_args()
+
+
+def read_calibration(path: str) -> list[float]:
+    """The map from scores to probabilities that analyze.py found."""
+    from simplepose.core.files import read_json
+
+    figures = read_json(path)
+    try:
+        (analysis,) = figures["files"]
+        return analysis["confidence"]["calibration"]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path} holds no calibration: name the figures.json that analyze.py wrote for one file of predictions "
+            "with scores"
+        ) from None
 
 
 def main() -> None:
@@ -59,6 +79,7 @@ def main() -> None:
         "MODEL.IMAGE_SIZE": args.image_size,
         "MODEL.STYLE": args.style,
         "MODEL.INPUT_FORMAT": args.input_format,
+        "MODEL.CALIBRATION": read_calibration(args.calibration) if args.calibration else None,
     }
     stated = {key: value for key, value in stated.items() if value is not None}
     if stated:

@@ -186,11 +186,11 @@ def interval(config: EasyDict, folder: Path, evaluator: Evaluator) -> tuple[floa
         return None
     import numpy as np
 
+    from simplepose.metrics.compare import bootstrap_intervals
     from simplepose.metrics.pckh import load_predictions, person_hits
-    from simplepose.reports.reproduction import bootstrap_interval
 
     hits, counts = person_hits(load_predictions(folder / evaluator.predictions_file), evaluator.truth)
-    return bootstrap_interval(hits, counts, np.random.default_rng(0))
+    return tuple(bootstrap_intervals(hits, counts, np.random.default_rng(0), 10000)[0].tolist())
 
 
 def draw_poses(path: Path, config: EasyDict, samples: list, evaluator: Evaluator, run: Run) -> None:

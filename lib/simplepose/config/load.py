@@ -30,6 +30,7 @@ from simplepose.core.description import (
 from simplepose.core.errors import UserError, has_control, shown
 from simplepose.core.files import parse_yaml, read_yaml
 from simplepose.core.skeletons import SKELETONS, Skeleton, load_skeleton, skeleton_from
+from simplepose.metrics.calibration import Calibration
 
 
 def load_config(
@@ -236,6 +237,12 @@ def _typed(key: str, value: Any, where: str) -> Any:
         if parse_interval(value) is None:
             raise wrong('a time such as "10min", "30s" or "2h", or a number of steps')
         return value
+    if key == "MODEL.CALIBRATION":
+        try:
+            calibration = Calibration.from_pairs(value)
+        except ValueError as error:
+            raise UserError(f"{key}: {error} ({where}), found {shown(value)}") from None
+        return calibration.pairs() if calibration else []
     if key == "MODEL.STYLE" and value == "paddle":  # the earlier Paddle port's word for the same network
         return "pytorch"
     if isinstance(default, bool):

@@ -127,6 +127,9 @@ KEYS: dict[str, Key] = {
     "MODEL.EXTRA.NUM_DECONV_FILTERS": Key([256, 256, 256], limits=(1, MAX_CHANNELS), described=True),
     "MODEL.EXTRA.NUM_DECONV_KERNELS": Key([4, 4, 4], limits=(2, 4), described=True),
     "MODEL.EXTRA.NUM_LAYERS": Key(None, kind=int, derived_from=("MODEL.DEPTH",)),  # the original's name for MODEL.DEPTH
+    # score, probability, score, probability, ...: what makes a joint's score the probability that it is right, from
+    # analyze.py; empty: scores are the heatmaps' maxima. Poses get it (infer, deploy), COCO's rescoring does not
+    "MODEL.CALIBRATION": Key([], described=True),
     "LOSS.USE_TARGET_WEIGHT": Key(True),
     "TRAIN.BATCH_SIZE": Key(32, limits=(1, MILLION)),  # per device
     "TRAIN.SHUFFLE": Key(True),

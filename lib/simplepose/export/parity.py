@@ -98,7 +98,7 @@ def ask(network: PoseNetwork, crops: np.ndarray, settings: InferenceSettings) ->
     """Run a network on crops (N, H, W, 3) uint8 BGR."""
     images = network.prepare(crops)
     if network.graph.decode:
-        return Answer(None, *network.predict(images, settings))
+        return Answer(None, *network.run(images))
     heatmaps = network.heatmaps(images, settings)
     return Answer(heatmaps, *network.codec.decode(heatmaps, settings.post_process))
 

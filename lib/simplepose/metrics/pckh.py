@@ -107,6 +107,18 @@ def load_predictions(path: str | Path) -> np.ndarray:
     return _finite(content, "preds", path)[..., :2]
 
 
+def load_scores(path: str | Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The joints' scores (N, K) in a file of predictions: `scores`, as here, or the third number in `preds`.
+
+    Returns:
+        None if it has neither, or `scores` of another shape.
+    """
+    content = _load_mat(path, ("preds", "scores"))
+    if getattr(content.get("scores"), "shape", None) == shape:
+        return _finite(content, "scores", path)
+    return _finite(content, "preds", path)[..., 2] if content["preds"].shape[2] == 3 else None
+
+
 def _finite(content: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
     """An array of the file as float64."""
     array = content[name]

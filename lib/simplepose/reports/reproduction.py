@@ -309,20 +309,3 @@ def _scores(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None or np.isnan(value) else f"{value:.{digits}f}"
-
-
-def bootstrap_interval(
-    hits: np.ndarray, counts: np.ndarray, rng: np.random.Generator, samples: int = 10000
-) -> tuple[float, float]:
-    """95 % bootstrap interval of the percentage hits / counts, for another sample of such persons.
-
-    Args:
-        hits, counts: (N,), of each person.
-        rng: draws N persons with replacement, `samples` times.
-    """
-    totals = []
-    for _ in range(samples):
-        drawn = rng.integers(len(hits), size=len(hits))
-        totals.append(100 * hits[drawn].sum() / counts[drawn].sum())
-    low, high = np.percentile(totals, (2.5, 97.5))
-    return float(low), float(high)
