@@ -233,7 +233,7 @@ class PosePredictor:
         settings = replace(self.settings, flip_test=False)
 
         def look(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            crops, affines = cut_out(image, boxes, self.network.codec.image_size_wh)
+            crops, affines = cut_out(image, boxes, self.network.codec)
             joints, scores = self._run(self.network.prepare(crops), settings)
             return apply_affine(invert_affine(affines), joints), scores
 
