@@ -212,7 +212,9 @@ def draw_poses(
     rows = []
     for name, row in zip(("Best", "Median", "Worst"), chosen):
         caption = np.full((CAPTION, CELL * len(row), 3), BACKGROUND_COLOR, np.uint8)
-        legend = "joints found of those annotated; grey: annotated, orange: the person's left, blue: right, green: middle"
+        legend = (
+            "joints found of those annotated; grey: annotated, orange: the person's left, blue: right, green: middle"
+        )
         draw_text(caption, f"{name}: {legend}", (4, CAPTION - 6))
         cells = []
         for person in row:
