@@ -330,14 +330,14 @@ def test_a_calibration_goes_from_weights_to_the_exported_file_and_to_deployment(
     onnx.save(content, str(exported))
     crops = np.random.default_rng(0).integers(0, 256, (3, 96, 64, 3), dtype=np.uint8)
     plain, ours = load_pose_network(posenet[1]), load_pose_network(exported)
-    assert read_metadata(ours.run.session, exported)["calibration"] == pairs
+    assert read_metadata(ours.run.session, exported)["score_calibration"] == pairs
     joints, raw = plain.predict(plain.prepare(crops), InferenceSettings())
     same, scores = ours.predict(ours.prepare(crops), InferenceSettings())
     np.testing.assert_array_equal(same, joints)
     np.testing.assert_allclose(scores, np.interp(raw, pairs[::2], pairs[1::2]), rtol=1e-6)
     assert scores.dtype == raw.dtype
     np.testing.assert_allclose(deploy.PoseModel(exported).predict(crops)[1], scores, atol=1e-6)
-    described["calibration"] = [0.5, 0.9, 0.4, 0.1]
+    described["score_calibration"] = [0.5, 0.9, 0.4, 0.1]
     with pytest.raises(ValueError, match="calibration"):
         deploy.check_description(described)
 

@@ -99,6 +99,8 @@ class PckhSet:
         if annotations is None and beside.is_file():
             annotations = beside
         self.people = mpii_people(self.truth, None if annotations is None else Path(annotations))
+        if not (self.people.labelled & self.people.in_score).any():
+            raise UserError(f"{path} holds no labelled joints to compare with")
 
     def read(self, path: str | Path) -> Predictions:
         """The predictions of a .mat file."""
