@@ -96,7 +96,7 @@ def check_description(description: dict) -> None:
     require(description.get("decoder", "quarter") in ("quarter", "dark"), "decoder is quarter or dark")
     require(type(description["sigma"]) in (int, float) and 0 < description["sigma"] <= MAX_SIGMA, "sigma of a Gaussian")
     require(set(options) <= set(PLAIN_GRAPH) and all(type(value) is bool for value in options.values()), "graph")
-    pairs = description.get("calibration", [])
+    pairs = description.get("score_calibration", [])
     require(all(type(number) in (int, float) and abs(number) < 1e6 for number in pairs), "calibration has numbers")
     require(len(pairs) % 2 == 0 and pairs[::2] == sorted(set(pairs[::2])), "scores of the calibration ascend")
     require(pairs[1::2] == sorted(pairs[1::2]) and all(0 <= p <= 1 for p in pairs[1::2]), "and probabilities do")
@@ -455,7 +455,7 @@ class PoseModel:
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """Scores as probabilities of being right, if the file says how; otherwise as they are."""
-        pairs = self.description.get("calibration")
+        pairs = self.description.get("score_calibration")
         return np.interp(scores, pairs[::2], pairs[1::2]).astype(scores.dtype) if pairs else scores
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
