@@ -47,6 +47,7 @@ VARIANTS = {
     "S_bbox": {"similarity": "bbox", "memory": 1},
     "S_pose": {"similarity": "pose", "memory": 1},
     "S_flow": {"similarity": "flow", "memory": 1},
+    "S_pose, ten frames": {"similarity": "pose"},
     "S_multiflow": {"similarity": "flow"},
     "S_multiflow, Hungarian": {"similarity": "flow", "hungarian": True},
 }
