@@ -8,8 +8,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -102,7 +100,8 @@ def workplace(tmp_path_factory, bundled, posenet) -> Path:
     from scipy.io import savemat
 
     joints = [sample.joints for sample in load_mpii(bundled, "valid")]
-    savemat(str(folder / "pred.mat"), {"preds": joints})
+    for copy in ("pred.mat", "other.mat"):
+        savemat(str(folder / copy), {"preds": joints})
     write_mini_coco(folder / "coco", COCO, COCO_FROM_MPII, {"val": 500})
     annotations = folder / "coco" / "annotations" / "val.json"
     for copy in ("person_keypoints_val2017.json", "instances_val2017.json"):
@@ -118,7 +117,7 @@ def workplace(tmp_path_factory, bundled, posenet) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
-def test_examples_run(example, workplace):
+def test_examples_run(example, workplace, run_command):
     """In the order of the files, as they are printed: what one writes, the next may read."""
     command, words = example
     line = name_of(example)
@@ -128,8 +127,5 @@ def test_examples_run(example, workplace):
     words = [{"--cfg": cfg, "--gt": truth}[words[n - 1]] if word == "..." else word for n, word in enumerate(words)]
     if command == "coco_files" and words[0] == "check":
         shutil.copy(workplace / "a.json", workplace / "detections.json")
-    finished = subprocess.run(
-        [sys.executable, str(ROOT / "pose_estimation" / f"{command}.py"), *words],
-        cwd=workplace, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    finished = run_command(f"{command}.py", *words, cwd=workplace)
     assert finished.returncode == 0, finished.stdout + finished.stderr

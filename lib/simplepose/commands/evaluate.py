@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from simplepose.commands.cli import Parser
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 EXAMPLES = """examples:
   python pose_estimation/evaluate.py --dataset mpii --gt data/mpii/annot/gt_valid.mat --pred pred.mat
@@ -146,7 +145,3 @@ def plot_curve(pckh, predictions, truth, path: str) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot draw to {path}: {error}") from None
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

@@ -5,7 +5,6 @@ The file describes itself: infer.py, deploy.py and PosePredictor need nothing el
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simplepose.commands.cli import config_parser, parse_config_and_weights
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from simplepose.core.codecs.base import Codec
     from simplepose.export.parity import Parity
     from simplepose.inference.network import InferenceSettings, PoseNetwork
     from simplepose.inference.sources import Frame, ImageFiles
@@ -181,28 +181,27 @@ def lighten(
 def choose_crops(args, config) -> tuple[np.ndarray, str]:
     """The crops to compare on, (N, H, W, 3) uint8 BGR, and their origin."""
     from simplepose.build.data import build_valid_loader
+    from simplepose.build.model import build_codec
     from simplepose.export.parity import crops_of_dataset
 
-    size_wh = tuple(config.MODEL.IMAGE_SIZE)
     if args.data:
         return crops_of_dataset(build_valid_loader(config).dataset, PARITY_CROPS), args.data
-    return image_crops(args.images, args.bbox_file, size_wh, PARITY_CROPS)
+    return image_crops(args.images, args.bbox_file, build_codec(config), PARITY_CROPS)
 
 
 def choose_calibration(args, config) -> tuple[np.ndarray, str]:
     """The crops to calibrate on, (N, H, W, 3) uint8 BGR, and their origin."""
     from simplepose.build.data import build_train_loader
+    from simplepose.build.model import build_codec
     from simplepose.export.parity import crops_of_dataset
 
     if args.data and not args.calibrate:
         crops = crops_of_dataset(build_train_loader(config).dataset, CALIBRATION_CROPS)
         return crops, f"{config.DATASET.ROOT}, {config.DATASET.TRAIN_SET}"
-    return image_crops(args.calibrate, args.bbox_file, tuple(config.MODEL.IMAGE_SIZE), CALIBRATION_CROPS)
+    return image_crops(args.calibrate, args.bbox_file, build_codec(config), CALIBRATION_CROPS)
 
 
-def image_crops(
-    source: str | None, bbox_file: str | None, size_wh: tuple[int, int], most: int
-) -> tuple[np.ndarray, str]:
+def image_crops(source: str | None, bbox_file: str | None, codec: Codec, most: int) -> tuple[np.ndarray, str]:
     """Crops (N, H, W, 3) uint8 BGR of a source, or of the bundled pictures without one; and its name."""
     from simplepose.export.parity import crops_of_images
     from simplepose.inference.box_sources import boxes_of_file, whole_image
@@ -210,8 +209,8 @@ def image_crops(
 
     if source:
         boxes = boxes_of_file(bbox_file) if bbox_file else whole_image
-        return crops_of_images(open_source(source), boxes, size_wh, most), source
-    return crops_of_images(bundled_pictures(), whole_and_parts, size_wh, most), "bundled pictures"
+        return crops_of_images(open_source(source), boxes, codec, most), source
+    return crops_of_images(bundled_pictures(), whole_and_parts, codec, most), "bundled pictures"
 
 
 def bundled_pictures() -> ImageFiles:
@@ -262,7 +261,3 @@ def signature(network: PoseNetwork) -> str:
     """Inputs and outputs of an exported network, as text."""
     ends = (network.run.session.get_inputs(), network.run.session.get_outputs())
     return " -> ".join(", ".join(f"{end.name} {end.shape} {end.type[7:-1]}" for end in side) for side in ends)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

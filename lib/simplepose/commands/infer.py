@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from simplepose.commands.cli import Parser, add_inference_flags, config_parser, parse_flags
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def add_run_flags(parser: Parser, *formats: str) -> argparse._MutuallyExclusiveG
         "--bbox-file", metavar="FILE", help="boxes: COCO's results form, or CSV image,x,y,w,h,score"
     )
     box_sources.add_argument(
-        "--detector", metavar="FILE", help="ONNX file of a person detector; default: the whole image"
+        "--detector", metavar="FILE", help="ONNX file of a person detector; default: the network finds one person"
     )
     add("--detector-type", metavar="TYPE", help="yolox, paddledetection, nanodet or fastestdet; default: recognised")
     add("--det-thr", type=float, metavar="T", help="leave boxes below this score out; default: 0.3, files: all")
@@ -110,6 +110,7 @@ def infer(
     Returns:
         0, or 1 if one of several images failed.
     """
+    from simplepose.inference.box_sources import found_person
     from simplepose.inference.pipeline import Summary, find_poses
     from simplepose.inference.smoothing import PoseSmoother
     from simplepose.inference.sources import open_sources
@@ -123,6 +124,9 @@ def infer(
     require_free(source, *where, args.overwrite)
     box_sources = choose_boxes(args)
     predictor = load_predictor(args, flags)
+    if box_sources is None:
+        print("=> the network itself finds the person, one an image; a person detector is better: --detector FILE")
+        box_sources = found_person(predictor)
     painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_numbers, args.draw_scores, args.draw_plain, trails)
     smoother = PoseSmoother(source.fps, args.kpt_thr) if args.smooth and source.is_video else None
 
@@ -171,8 +175,8 @@ def infer(
     return 1 if summary.failures else 0
 
 
-def choose_boxes(args: argparse.Namespace) -> BoxSource:
-    """Where the people's boxes come from."""
+def choose_boxes(args: argparse.Namespace) -> BoxSource | None:
+    """Where the people's boxes come from; None if the pose network is to find them."""
     from simplepose.inference import box_sources
 
     if args.bbox:
@@ -181,8 +185,7 @@ def choose_boxes(args: argparse.Namespace) -> BoxSource:
         return box_sources.boxes_of_file(args.bbox_file, args.det_thr or 0.0)
     if args.detector:
         return box_sources.detected_boxes(args.detector, args.detector_type, args.det_thr)
-    print("=> no --bbox, --bbox-file or --detector: the whole image counts as one person's box")
-    return box_sources.whole_image
+    return None
 
 
 def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredictor:
@@ -240,7 +243,3 @@ def show(image: np.ndarray, wait: bool) -> bool:
         return cv2.waitKey(0 if wait else 1) & 0xFF not in (ord("q"), 27)
     except cv2.error:
         raise UserError("--show: this OpenCV cannot open a window here; leave --show out") from None
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

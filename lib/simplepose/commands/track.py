@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from simplepose.commands.cli import config_parser, parse_flags
 from simplepose.commands.infer import add_run_flags, check, infer
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     from simplepose.build.predictor import PosePredictor
@@ -56,7 +55,3 @@ def make_tracker(args: argparse.Namespace, predictor: PosePredictor) -> PoseTrac
     given = {name: value for name, value in given.items() if value is not None}
     settings = TrackingSettings(propagate=not args.no_propagate, hungarian=args.hungarian, **given)
     return PoseTracker(predictor, settings=settings)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

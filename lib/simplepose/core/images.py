@@ -32,6 +32,7 @@ REDUCED = {
 MAX_WARP_SIDE = 32766  # largest side in pixels that OpenCV 4 can warp
 MAX_IMAGE_PIXELS = 2**28  # 0.8 GB once decoded; the largest sensors of phones have 2 x 10^8
 MAX_IMAGE_BYTES = 2**29
+HEADER_BYTES = 2**18  # before a JPEG's size stand its metadata, with a preview often
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,17 @@ def image_file(path: str) -> str:
     """The file on disk that holds an image: itself, or the zip that it is a member of."""
     archive, at, _ = path.partition(".zip@")
     return f"{archive}.zip" if at else path
+
+
+def image_size_wh(path: str | os.PathLike) -> tuple[int, int]:
+    """Width and height of an image file as its header states them; (0, 0) if that cannot be read."""
+    if not os.path.isfile(path):
+        return 0, 0
+    try:
+        with open(path, "rb") as stream:
+            return _stated_size_wh(stream.read(HEADER_BYTES))
+    except OSError:
+        return 0, 0
 
 
 def _stated_size_wh(data: bytes) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from simplepose.core.files import read_yaml
 MAX_JOINTS = 1000  # one heatmap each; a network of more would not fit in memory
 MAX_NAME = 100  # characters
 SIGMAS = (1e-4, 10.0)  # COCO's are 0.025 to 0.107
+LOWER_BODY = ("pelvis", "hip", "knee", "ankle", "foot", "heel", "toe")  # parts of joint names
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Skeleton:
         """The side of each joint as `pairs` has it: "left", "right", or "" for the middle."""
         side_of = {name: side for pair in self.pairs for name, side in zip(pair, ("left", "right"))}
         return tuple(side_of.get(name, "") for name in self.joints)
+
+    @cached_property
+    def lower_body(self) -> np.ndarray:
+        """(K,) bool: which joints are of the lower body, by their names."""
+        return np.array([any(part in name.lower() for part in LOWER_BODY) for name in self.joints])
 
     @cached_property
     def limb_indices(self) -> tuple[tuple[int, int], ...]:

@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from simplepose.core.errors import UserError, optional_packages
 from simplepose.core.files import written_whole
 from simplepose.inference.network import PoseNetwork
 from simplepose.inference.onnx_network import METADATA_KEY
+from simplepose.machine.streams import silenced
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -149,18 +149,10 @@ def quiet(*descriptors: int) -> Iterator[io.StringIO]:
     said = io.StringIO()
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    sys.stdout.flush()
-    saved = {descriptor: os.dup(descriptor) for descriptor in descriptors}
     try:
-        with open(os.devnull, "wb") as nothing:
-            for descriptor in descriptors:
-                os.dup2(nothing.fileno(), descriptor)
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with silenced(*descriptors), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             yield said
     finally:
-        for descriptor, copy in saved.items():
-            os.dup2(copy, descriptor)
-            os.close(copy)
         logging.disable(previous)
 
 

@@ -6,6 +6,7 @@ the GIL, so the stages run in parallel.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -80,8 +81,10 @@ def find_poses(
     if live:
         yield from _predict(_crop(frames, boxes, predictor), predictor, 1)
         return
-    cropped = ahead(_crop(ahead(frames), boxes, predictor))
-    yield from ahead(_predict(cropped, predictor, FRAMES_PER_BATCH))
+    with contextlib.ExitStack() as stages:  # the last one ends first: nothing is read from `frames` afterwards
+        read = stages.enter_context(contextlib.closing(ahead(frames)))
+        cropped = stages.enter_context(contextlib.closing(ahead(_crop(read, boxes, predictor))))
+        yield from stages.enter_context(contextlib.closing(ahead(_predict(cropped, predictor, FRAMES_PER_BATCH))))
 
 
 def _crop(frames: Iterable[Frame], boxes: BoxSource, predictor: PosePredictor) -> Iterator[tuple[Frame, Crops | None]]:

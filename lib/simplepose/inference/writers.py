@@ -15,7 +15,7 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
@@ -37,12 +37,26 @@ SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
 FILE_EXTENSIONS = {*FORMATS.values(), *IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS}
 
 
-class Output(Protocol):
-    """Takes the results of a run."""
+class Output:
+    """Takes the results of a run, frame by frame; `str` says what was written.
 
-    def add(self, frame: Frame, poses: Sequence[Pose]) -> None: ...
+    Args:
+        paths: of the files, by frame index or one for all.
+    """
 
-    def close(self) -> None: ...
+    what = "coordinates"
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Complete the files; nothing to do where each is written at once."""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.paths[0].as_posix()}" + _more(self.paths)
 
 
 class Painter:
@@ -89,24 +103,17 @@ class Painter:
                 draw_label(image, pose.box, " ".join(parts), color or MIDDLE_COLOR)
 
 
-class Drawings:
+class Drawings(Output):
     """One picture per frame; `paths` by frame index. A frame that could not be read has none."""
 
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
+    what = "drawing"
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         if frame.image is not None and not frame.failure:
             write_image(self.paths[frame.index], frame.image)
 
-    def close(self) -> None:
-        """Nothing to do: every picture is written at once."""
 
-    def __str__(self) -> str:
-        return f"drawing: {self.paths[0].as_posix()}" + _more(self.paths)
-
-
-class DrawnVideo:
+class DrawnVideo(Output):
     """A video of the source's frame rate, size and sound, with one picture per frame of the source.
 
     A frame that could not be read, or that a camera took while the consumer was busy, repeats the previous one; before
@@ -118,6 +125,7 @@ class DrawnVideo:
 
     def __init__(self, path: Path, fps: float, sound_of: str | None = None):
         require_format(path)
+        super().__init__([path])
         self.path = path
         self.fps = fps
         self.sound_of = sound_of
@@ -158,13 +166,12 @@ class DrawnVideo:
         self._count += 1
 
 
-class JsonPerImage:
+class JsonPerImage(Output):
     """A JSON file for each image; `paths` by frame index."""
 
-    def __init__(self, skeleton: Skeleton, model_file: str, paths: Sequence[Path]):
-        self.skeleton = skeleton
+    def __init__(self, model_file: str, paths: Sequence[Path]):
+        super().__init__(paths)
         self.model_file = model_file
-        self.paths = paths
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         if frame.image is None or frame.failure:
@@ -181,20 +188,15 @@ class JsonPerImage:
         with written_whole(path) as scratch:
             scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
-    def close(self) -> None:
-        """Nothing to do: every file is written at once."""
 
-    def __str__(self) -> str:
-        return f"coordinates: {self.paths[0].as_posix()}" + _more(self.paths)
-
-
-class _RecordFile:
+class _RecordFile(Output):
     """A text file written record by record under a scratch name, and renamed when it is closed.
 
     Nothing is kept in memory: a run over a camera may last for days.
     """
 
     def __init__(self, path: Path, head: str, tail: str, separator: str):
+        super().__init__([path])
         _make_folder(path)
         self.path = path
         self.tail = tail
@@ -223,29 +225,22 @@ class _RecordFile:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from None
 
 
-class JsonVideo:
+class JsonVideo(_RecordFile):
     """One JSON file for a video: its properties, and a list of frames with their people."""
 
-    def __init__(self, skeleton: Skeleton, model_file: str, path: Path, video: str, fps: float):
-        self.skeleton = skeleton
+    def __init__(self, model_file: str, path: Path, video: str, fps: float):
         head = json.dumps({"video": video, "fps": fps, "model_file": model_file, "frames": []}, ensure_ascii=False)
-        self._file = _RecordFile(path, head.removesuffix("]}") + "\n", "\n]}\n", ",\n")
+        super().__init__(path, head.removesuffix("]}") + "\n", "\n]}\n", ",\n")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         record: dict[str, Any] = {"frame": frame.index}
         if frame.failure:
             record["failure"] = frame.failure
         record["people"] = [pose.to_dict() for pose in poses]
-        self._file.write(json.dumps(record, ensure_ascii=False))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+        self.write(json.dumps(record, ensure_ascii=False))
 
 
-class CocoResults:
+class CocoResults(_RecordFile):
     """COCO's results form for keypoints, readable by pycocotools' `loadRes`.
 
     `image_id` is the number that the file name spells (139 for 000000000139.jpg), else, and for videos, the frame's
@@ -253,7 +248,7 @@ class CocoResults:
     """
 
     def __init__(self, path: Path):
-        self._file = _RecordFile(path, "[\n", "\n]\n", ",\n")
+        super().__init__(path, "[\n", "\n]\n", ",\n")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         stem = Path(frame.name).stem
@@ -270,16 +265,10 @@ class CocoResults:
                 "file_name": Path(frame.name).name,
                 **({} if pose.track_id is None else {"track_id": pose.track_id}),
             }
-            self._file.write(json.dumps(record, ensure_ascii=False))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+            self.write(json.dumps(record, ensure_ascii=False))
 
 
-class PoseTrackResults:
+class PoseTrackResults(_RecordFile):
     """PoseTrack's form of 2018: annotations with a `track_id`, and the images they belong to.
 
     Joints are PoseTrack's 17, those that the network does not have all 0; of a skeleton without any of them its own.
@@ -293,7 +282,7 @@ class PoseTrackResults:
         self._source = source
         self._frames = array("q")  # their indices; a video may be long
         self._count = 0
-        self._file = _RecordFile(path, '{"annotations": [\n', "", ",\n")
+        super().__init__(path, '{"annotations": [\n', "", ",\n")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         self._frames.append(frame.index)
@@ -310,23 +299,20 @@ class PoseTrackResults:
                 "bbox": pose.box.round(2).tolist(),
                 "score": round(pose.score, 4),
             }
-            self._file.write(json.dumps(record))
+            self.write(json.dumps(record))
             self._count += 1
 
     def close(self) -> None:
         images = ",\n".join(json.dumps({"id": index, "file_name": self._image(index)}) for index in self._frames)
         categories = json.dumps([{"id": 1, "name": "person", "keypoints": self.joints}])
-        self._file.tail = f'\n], "images": [\n{images}\n], "categories": {categories}}}\n'
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+        self.tail = f'\n], "images": [\n{images}\n], "categories": {categories}}}\n'
+        super().close()
 
     def _image(self, index: int) -> str:
         return f"{_name(self._source)}/{index:06d}.jpg" if self._source.is_video else self._source.paths[index]
 
 
-class CsvTable:
+class CsvTable(_RecordFile):
     """One line per person: image, frame, person (of a tracked one its id), box, `SCORES`, then x, y and score of every
     joint.
     """
@@ -334,20 +320,14 @@ class CsvTable:
     def __init__(self, skeleton: Skeleton, path: Path):
         columns = ["image", "frame", "person", "box_x", "box_y", "box_w", "box_h", *SCORES]
         columns += [f"{joint}_{value}" for joint in skeleton.joints for value in ("x", "y", "score")]
-        self._file = _RecordFile(path, self._line(columns), "", "")
+        super().__init__(path, self._line(columns), "", "")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         for index, pose in enumerate(poses):
             points = np.column_stack([pose.keypoints, pose.scores]).ravel()
             numbers = [f"{value:.6g}" for value in (*pose.box, *(getattr(pose, name) for name in SCORES), *points)]
             person = index if pose.track_id is None else pose.track_id
-            self._file.write(self._line([frame.name, frame.index, person, *numbers]))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+            self.write(self._line([frame.name, frame.index, person, *numbers]))
 
     @staticmethod
     def _line(values: Sequence[Any]) -> str:
@@ -356,12 +336,13 @@ class CsvTable:
         return text.getvalue()
 
 
-class NpzTable:
+class NpzTable(Output):
     """Arrays over all N people: image (N,), frame (N,), box (N, 4), keypoints (N, K, 2), scores (N, K), and of
     `SCORES` (N,) each; of tracked people also track_id (N,). `joints` (K,) names the columns.
     """
 
     def __init__(self, skeleton: Skeleton, path: Path):
+        super().__init__([path])
         _make_folder(path)
         self.skeleton = skeleton
         self.path = path
@@ -386,9 +367,6 @@ class NpzTable:
                 **{name: np.array([getattr(pose, name) for pose in poses], dtype=np.float64) for name in SCORES},
                 **({} if None in tracks or not tracks else {"track_id": np.array(tracks)}),
             )
-
-    def __str__(self) -> str:
-        return f"coordinates: {self.path.as_posix()}"
 
 
 def choose_outputs(
@@ -419,9 +397,9 @@ def choose_outputs(
     elif form == "posetrack":
         outputs.append(PoseTrackResults(skeleton, coordinates[0], source))
     elif source.is_video:
-        outputs.append(JsonVideo(skeleton, model_file, coordinates[0], source.name, source.fps))
+        outputs.append(JsonVideo(model_file, coordinates[0], source.name, source.fps))
     else:
-        outputs.append(JsonPerImage(skeleton, model_file, coordinates))
+        outputs.append(JsonPerImage(model_file, coordinates))
     return outputs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -26,7 +27,10 @@ def follow_people(
     if live:
         yield from _follow(_boxed(frames, boxes), tracker)
         return
-    yield from ahead(_follow(ahead(_boxed(ahead(frames), boxes)), tracker))
+    with contextlib.ExitStack() as stages:  # the last one ends first: nothing is read from `frames` afterwards
+        read = stages.enter_context(contextlib.closing(ahead(frames)))
+        boxed = stages.enter_context(contextlib.closing(ahead(_boxed(read, boxes))))
+        yield from stages.enter_context(contextlib.closing(ahead(_follow(boxed, tracker))))
 
 
 def _boxed(frames: Iterable[Frame], boxes: BoxSource) -> Iterator[tuple[Frame, Found | None]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.core.errors import UserError
+from simplepose.core.errors import UserError, shown
 from simplepose.core.files import WEIGHT_BYTES, parse_json, require_regular, written_whole
 from simplepose.weights.names import (
     INPUT_FORMATS,
@@ -32,7 +32,6 @@ from simplepose.weights.names import (
 )
 from simplepose.weights.paddle_files import METADATA_KEY, read_paddle, write_checked, write_paddle
 from simplepose.weights.report import compare
-from simplepose.weights.safe_pickle import shown
 from simplepose.weights.safetensors_files import read_safetensors, write_safetensors
 from simplepose.weights.torch_files import (
     LEGACY_MAGIC,
