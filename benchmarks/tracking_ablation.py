@@ -47,6 +47,7 @@ VARIANTS = {
     "S_bbox": {"similarity": "bbox", "memory": 1},
     "S_pose": {"similarity": "pose", "memory": 1},
     "S_flow": {"similarity": "flow", "memory": 1},
+    "S_pose, ten frames": {"similarity": "pose"},
     "S_multiflow": {"similarity": "flow"},
     "S_multiflow, Hungarian": {"similarity": "flow", "hungarian": True},
 }
@@ -79,10 +80,12 @@ def main() -> None:
 
 
 def interval(values: list[float]) -> str:
-    """The mean, and half the width of its 95 % interval over the seeds."""
+    """The mean, and half the width of its 95 % interval over the seeds (Student's t: they are few)."""
+    from scipy.stats import t
+
     text = f"{np.mean(values):.1f}"
     if len(values) > 1:
-        text += f" +- {1.96 * np.std(values, ddof=1) / len(values) ** 0.5:.1f}"
+        text += f" +- {t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5:.1f}"
     return text
 
 

@@ -366,3 +366,12 @@ def test_posetrack_results_are_read_back(tmp_path):
         np.testing.assert_allclose(first.joints[1, JOINTS.index(theirs)], place, atol=0.006)
     assert [JOINTS[column] for column in np.flatnonzero(~first.known[0])] == ["nose"], "MPII has none"
     np.testing.assert_allclose(first.scores[0][first.known[0]], 0.9)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (5, 40), (12, 12), (33, 20)])
+def test_tiny_frames_do_not_stop_it(size_hw):
+    motion, rng = Motion(), np.random.default_rng(0)
+    for _ in range(2):
+        motion.see(rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8))
+    carried = motion.carry(np.array([[0.0, 0.0], [400.0, 3.0]]))
+    assert carried is None or np.isfinite(carried).all()

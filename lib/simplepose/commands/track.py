@@ -28,7 +28,7 @@ def main() -> int | None:
     add = parser.add_argument
     add("--draw-trails", action="store_true", help="draw each person's way over the last frames")
     add("--similarity", choices=("flow", "pose", "bbox"), help="what tells people apart; default: flow")
-    add("--memory", type=int, metavar="N", help="frames that somebody may be hidden; default: 10")
+    add("--memory", type=int, metavar="N", help="frames remembered, so that who was hidden keeps the id; default: 10")
     add("--no-propagate", action="store_true", help="look only where the detector finds somebody")
     add("--hungarian", action="store_true", help="assign by the largest sum, not greedily")
     add("--match-thr", type=float, metavar="T", help="a pose less similar is somebody new; default: 0.1")

@@ -354,6 +354,7 @@ class NpzTable(Output):
     def close(self) -> None:
         images, frames, poses = zip(*self._rows) if self._rows else ((), (), ())
         num_joints = self.skeleton.num_joints
+        tracks = [pose.track_id for pose in poses]
         with written_whole(self.path) as scratch, open(scratch, "wb") as stream:
             np.savez_compressed(
                 stream,
@@ -364,12 +365,8 @@ class NpzTable(Output):
                 keypoints=np.array([pose.keypoints for pose in poses]).reshape(-1, num_joints, 2),
                 scores=np.array([pose.scores for pose in poses]).reshape(-1, num_joints),
                 **{name: np.array([getattr(pose, name) for pose in poses], dtype=np.float64) for name in SCORES},
-                **({"track_id": np.array([pose.track_id for pose in poses])} if any(map(_is_tracked, poses)) else {}),
+                **({} if None in tracks or not tracks else {"track_id": np.array(tracks)}),
             )
-
-
-def _is_tracked(pose: Pose) -> bool:
-    return pose.track_id is not None
 
 
 def choose_outputs(

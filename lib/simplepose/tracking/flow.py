@@ -14,6 +14,7 @@ Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 LONGER_SIDE = 480  # of the grey images; on real people of 540p video twice the size brought joints 0.006 heads closer
 MARGIN = 0.5  # around the people, of the height and width of the region that they fill
 MIN_REGION = 48  # pixels of a small grey image; the coarsest level of the flow needs some
+MIN_SIDE = 16  # of what DIS takes: its patches have 8 pixels
 THUMB_WH = (96, 64)
 # Mean difference of two thumbnails after the flow, in standard deviations. Frames of a real video: at most 0.14, with
 # 19 frames left out 0.6; two different photographs: 0.7 and more, half of the pairs beyond 1.3.
@@ -27,8 +28,10 @@ def dis_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         before, after: (h, w) uint8 grey.
 
     Returns:
-        (h, w, 2) float32, how far each pixel of `before` moves in x and y.
+        (h, w, 2) float32, how far each pixel of `before` moves in x and y; 0 in images that are too small for it.
     """
+    if min(before.shape) < MIN_SIDE:
+        return np.zeros((*before.shape, 2), np.float32)
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(before, after, None)
 
 

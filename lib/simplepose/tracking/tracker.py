@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -44,8 +45,8 @@ class TrackingSettings:
     Attributes:
         propagate: also look where the people of the last frame should be by now (section 3.1).
         similarity: "flow" (OKS of poses carried by optical flow), "pose" (OKS) or "bbox" (overlap of boxes).
-        memory: frames that a person may be hidden and come back with the same id. With "flow", 1 is the paper's S_flow
-            and more is S_multiflow.
+        memory: frames that are remembered; who is hidden for fewer comes back with the same id. With "flow", 1 is the
+            paper's S_flow and more is S_multiflow.
         hungarian: assign by the largest sum instead of greedily; needs scipy.
         min_similarity: below it a pose is somebody else.
         max_overlap: a carried box that overlaps a detected one by more (intersection over union) is dropped.
@@ -67,6 +68,9 @@ class TrackingSettings:
             raise UserError(f"similarity is {self.similarity!r}; it is one of {', '.join(SIMILARITIES)}")
         if not self.memory >= 1:
             raise UserError(f"memory is {self.memory}; a person is remembered for at least 1 frame")
+        for name in ("min_similarity", "max_overlap", "min_score", "min_joint_score"):
+            if math.isnan(getattr(self, name)):
+                raise UserError(f"{name} is nan; name a number, as 0.2")
 
 
 @dataclass
