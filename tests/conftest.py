@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from warm import Script, WarmPython
 from simplepose.machine.paddle_start import start_paddle
 
 ROOT = Path(__file__).resolve().parent.parent
+NOT_WARM = ("infer.py", "deploy.py")  # they start quickly; ONNX Runtime has threads of its own that dislike forks
 if "PYTEST_XDIST_WORKER" in os.environ:  # others work beside this one
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 start_paddle()
@@ -86,11 +88,13 @@ def start_command(warm_python):
     ) -> subprocess.Popen | Script:
         line = [str(checkout / "pose_estimation" / command), *map(str, args)]
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-        if warm_python is not None:
+        if warm_python is not None and command not in NOT_WARM:
             return warm_python.start(line, cwd, environment, stdout)
         return subprocess.Popen(
             [sys.executable, *line], cwd=cwd, env=environment, encoding="utf-8",
             stdout=subprocess.PIPE if stdout is None else stdout, stderr=subprocess.PIPE,
+            # A shell's background jobs ignore Ctrl-C.
+            preexec_fn=None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     return start
@@ -102,7 +106,7 @@ def run_command(start_command):
 
     def run(command: str, *args: object, **place: Path) -> subprocess.CompletedProcess:
         process = start_command(command, *args, **place)
-        stdout, stderr = process.communicate(timeout=600)
+        stdout, stderr = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     return run

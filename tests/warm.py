@@ -31,12 +31,12 @@ LOADED = (  # not onnxruntime: it starts a thread, which a fork would wait for i
 
 
 class WarmPython:
-    """The client. `close` ends the process that forks; scripts that still run go on."""
+    """The client. `close` ends the process that forks, and scripts that still run."""
 
     def __init__(self):
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         line = [sys.executable, __file__, str(theirs.fileno())]
-        self._server = subprocess.Popen(line, pass_fds=[theirs.fileno()])
+        self._server = subprocess.Popen(line, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()
 
     def start(self, line: Sequence[str], cwd: Path, environment: dict[str, str], stdout: int | None = None) -> Script:
@@ -98,8 +98,8 @@ def serve(control: socket.socket) -> list[str]:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those below
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 3)
-        if not request:
-            os._exit(0)
+        if not request:  # the client has ended, in whatever way
+            os.killpg(0, signal.SIGKILL)
         if os.fork() == 0:  # one that waits for the script, and reports
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
