@@ -170,6 +170,19 @@ def test_a_false_detection_does_not_stay():
     assert scene.tracks() == [{"a": 0}] * 4
 
 
+def test_two_boxes_of_one_person_are_one_person():
+    """They overlap by a third, too little for the suppression of boxes; the network finds one pose twice."""
+    scene = Scene([{"a": (40 + 2 * index, 50)} for index in range(4)])
+    real = scene.detect
+
+    def detect(image):
+        boxes, scores = real(image)
+        return np.vstack([boxes - [10, 0, 0, 0], boxes + [10, 0, 0, 0]]), np.append(scores, 0.7)
+
+    scene.detect = detect
+    assert scene.tracks() == [{"a": 0}] * 4
+
+
 def test_one_leaves_and_another_enters():
     frames = [{"a": (280 + 8 * index, 50)} for index in range(5)]
     frames += [{}] * 15
@@ -331,12 +344,12 @@ def test_each_track_is_smoothed_by_itself():
     smoother = PoseSmoother(fps=25, min_score=0.2)
     smoother([pose(0, 4), pose(100, 9)])
     first, second = smoother([pose(110, 9), pose(0, 4)])
-    assert 100 < first.keypoints[0, 0] - CORNERS[0, 0] * 50 < 110 and (first.track_id, second.track_id) == (9, 4)
+    assert 100 < first.keypoints[0, 0] - CORNERS[0, 0] * 50 < 109 and (first.track_id, second.track_id) == (9, 4)
     np.testing.assert_allclose(second.keypoints, pose(0, 4).keypoints)
     assert smoother.skipped == 0
     smoother([pose(0, 4)])
     (back,) = smoother([pose(200, 9)])
-    np.testing.assert_allclose(back.keypoints, pose(200, 9).keypoints), "who was away starts anew"
+    np.testing.assert_allclose(back.keypoints, pose(200, 9).keypoints, err_msg="who was away starts anew")
 
 
 def test_colours_stay_with_the_track():
