@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -388,3 +390,23 @@ def test_tiny_frames_do_not_stop_it(size_hw):
         motion.see(rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8))
     carried = motion.carry(np.array([[0.0, 0.0], [400.0, 3.0]]))
     assert carried is None or np.isfinite(carried).all()
+
+
+def test_flow_follows_real_people(real_data):
+    """Visible joints of a real video move 0.26 heads a frame; after the flow they are 0.07 off, in the median."""
+    folder = real_data / "video/060470979"
+    people = [frame["people"] for frame in json.loads((folder / "annotation.json").read_text())["frames"]]
+    joints, visible, rects = (
+        np.array([[person[name] for person in frame] for frame in people])
+        for name in ("joints", "joints_visible", "head_rect")
+    )  # (F, P, K, 2), (F, P, K), (F, P, 4): the same four people in every frame
+    heads = 0.6 * np.linalg.norm(rects[..., 2:] - rects[..., :2], axis=-1)
+    motion, errors = Motion(), []
+    for index in range(len(people)):
+        assert motion.see(cv2.imread(str(folder / f"frames/{index + 1:05d}.jpg")))
+        carried = motion.carry(joints[index - 1].reshape(-1, 2))
+        assert (carried is None) == (index == 0), "there is no cut"
+        if index:
+            away = np.linalg.norm(carried.reshape(4, 16, 2) - joints[index], axis=-1) / heads[index, :, None]
+            errors += away[(visible[index] & visible[index - 1]) > 0].tolist()
+    assert len(errors) > 1000 and np.median(errors) < 0.1
