@@ -23,6 +23,7 @@ METADATA_KEY = "simplepose"  # of an ONNX file's metadata_props; beside other fo
 BOX_PADDING = 1.25  # the crop is so much larger than the box
 MIN_BOX_PX, MAX_BOX_PX = 1e-3, 1e6  # of a box's sides; and of its corner
 MULTIPLE = 32  # of this is a height or width that is free
+BUNDLED = Path(__file__).resolve().parent.parent / "data" / "weights" / "posenet.onnx"  # of the project's checkout
 MAX_SIDE, MAX_JOINTS, MAX_SIGMA, MAX_BYTES = 4096, 1000, 64, 1 << 31  # of a network that anybody would run
 OPENCV_BACKENDS = {
     "CUDA": (cv2.dnn.DNN_BACKEND_CUDA, cv2.dnn.DNN_TARGET_CUDA),
@@ -95,7 +96,7 @@ def check_description(description: dict) -> None:
     require(description.get("decoder", "quarter") in ("quarter", "dark"), "decoder is quarter or dark")
     require(type(description["sigma"]) in (int, float) and 0 < description["sigma"] <= MAX_SIGMA, "sigma of a Gaussian")
     require(set(options) <= set(PLAIN_GRAPH) and all(type(value) is bool for value in options.values()), "graph")
-    pairs = description.get("calibration", [])
+    pairs = description.get("score_calibration", [])
     require(all(type(number) in (int, float) and abs(number) < 1e6 for number in pairs), "calibration has numbers")
     require(len(pairs) % 2 == 0 and pairs[::2] == sorted(set(pairs[::2])), "scores of the calibration ascend")
     require(pairs[1::2] == sorted(pairs[1::2]) and all(0 <= p <= 1 for p in pairs[1::2]), "and probabilities do")
@@ -319,6 +320,29 @@ def dark_step(heatmaps: np.ndarray, x: np.ndarray, y: np.ndarray, sigma: float) 
     return np.where(peaked[..., None], np.clip(step / np.where(peaked, determinant, 1)[..., None], -1, 1), 0)
 
 
+def first_boxes(size_wh: tuple[int, int]) -> np.ndarray:
+    """Where `PoseModel.find_person` looks first: boxes (P, 4) whose square crops cover the image in four sizes."""
+    boxes = []
+    for part in (1.0, 0.7, 0.5, 0.35):
+        side = part * max(size_wh)
+        counts = [max(0, int(np.ceil((length / side - 1) / 0.5 - 1e-9))) + 1 for length in size_wh]
+        centers = [
+            np.linspace(*((side / 2, length - side / 2) if count > 1 else (length / 2, length / 2)), count)
+            for length, count in zip(size_wh, counts)
+        ]
+        middle = np.stack(np.meshgrid(*centers), axis=-1).reshape(-1, 2)
+        size = np.full_like(middle, side / BOX_PADDING)
+        boxes.append(np.concatenate([middle - size / 2, size], axis=-1))
+    return np.concatenate(boxes)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two boxes (4,)."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[:2] + one[2:], other[:2] + other[2:])
+    shared = np.maximum(high - low, 0).prod()
+    return shared / (one[2:].prod() + other[2:].prod() - shared)
+
+
 class PoseModel:
     """An exported network in one of four runtimes.
 
@@ -383,6 +407,34 @@ class PoseModel:
         keypoints[lost], scores[lost] = np.nan, 0
         return keypoints, scores
 
+    def find_person(self, image: np.ndarray) -> np.ndarray:
+        """The box (4,) of one person in an image, found by the network; the whole image if nobody is found.
+
+        It looks at crops of several sizes, and twice more at the box around the joints of the best one. It misses small
+        people, and finds one of several: a person detector is better.
+        """
+
+        def best(boxes: np.ndarray) -> np.ndarray | None:
+            parts = np.array_split(boxes, -(-len(boxes) // 8))
+            keypoints, scores = (np.concatenate(values) for values in zip(*(self(image, part) for part in parts)))
+            index = int(scores.mean(axis=1).argmax())
+            joints = keypoints[index][scores[index] >= 0.15]
+            if len(joints) < 3:
+                return None
+            low, high = joints.min(axis=0), joints.max(axis=0)
+            box = np.concatenate([(low + high) / 2 - (high - low) * 0.55, (high - low) * 1.1])
+            return box if box[2:].min() >= MIN_BOX_PX and touches(box, image) else None
+
+        size_wh = image.shape[1::-1]
+        box = best(first_boxes(size_wh))
+        for _ in range(0 if box is None else 2):
+            before, box = box, best(box[None])
+            if box is None:
+                return before
+            if overlap(box, before) > 0.8:
+                break
+        return np.array([0.0, 0.0, *size_wh]) if box is None else box
+
     def predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (N, K, 2) in crop pixels and scores (N, K) of crops (N, H, W, 3) uint8 BGR."""
         if not self.graph["preprocess"]:
@@ -403,7 +455,7 @@ class PoseModel:
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """Scores as probabilities of being right, if the file says how; otherwise as they are."""
-        pairs = self.description.get("calibration")
+        pairs = self.description.get("score_calibration")
         return np.interp(scores, pairs[::2], pairs[1::2]).astype(scores.dtype) if pairs else scores
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
@@ -472,7 +524,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--img", required=True, metavar="FILE", help="photograph")
-    add("--model", required=True, metavar="FILE", help=".onnx; OpenVINO: also .xml or .bin; Paddle: .json or .pdmodel")
+    add("--model", metavar="FILE", help=".onnx; OpenVINO: also .xml or .bin; Paddle: .json or .pdmodel; default: the "
+        "network bundled with the project")  # fmt: skip
     add("--type", metavar="RUNTIME", help=f"{', '.join(RUNTIMES)}; default: the one that the model's ending tells")
     add("--width", type=int, metavar="W", help="of the network's input, if it is free")
     add("--height", type=int, metavar="H", help="of the network's input, if it is free")
@@ -482,14 +535,19 @@ def main() -> int:
         "--bbox",
         action="append",
         metavar="x,y,w,h",
-        help="a person's box in pixels; may be repeated; default: the image",
+        help="a person's box in pixels; may be repeated; default: the network finds one person",
     )
     add("--flip-test", action="store_true", help="average with the mirrored crop")
     add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
     add("--output", metavar="FILE", help="drawing; default: <image>_deploy.jpg here. Coordinates go beside it as .json")
     args = parser.parse_args(spelled(sys.argv[1:]))
 
-    path = Path(args.xml or args.model)
+    path = Path(args.xml or args.model or BUNDLED)
+    if path == BUNDLED:
+        if not path.is_file():
+            missing = f"no --model is named, and the bundled network is missing ({path})"
+            raise DeployError(f"{missing}: name one with --model FILE, or restore it: git checkout data/weights")
+        print(f"=> no --model: the bundled network, {path}")
     if path.suffix == ".bin":
         path = path.with_suffix(".xml")
     by_ending = {ending: name for name, chosen in reversed(RUNTIMES.items()) for ending in chosen.endings}
@@ -511,8 +569,8 @@ def main() -> int:
     model = PoseModel(path, runtime, args.width, args.height, args.flip_test, args.backend)
     boxes = [parse_box(text) for text in args.bbox or ()]
     if not boxes:
-        print("=> no --bbox: the whole image counts as one person's box")
-        boxes = [[0, 0, image.shape[1], image.shape[0]]]
+        print("=> no --bbox: the network itself finds the person; a person detector is better")
+        boxes = [model.find_person(image).tolist()]
     keypoints, scores = model(image, boxes)
 
     people = []
@@ -528,7 +586,11 @@ def main() -> int:
     try:
         drawing.parent.mkdir(parents=True, exist_ok=True)
         cv2.imencode(drawing.suffix or ".jpg", image)[1].tofile(drawing)
-        text = json.dumps({"image": args.img, "model_file": args.model, "people": people}, ensure_ascii=False, indent=1)
+        text = json.dumps(
+            {"image": args.img, "model_file": args.model or str(BUNDLED), "people": people},
+            ensure_ascii=False,
+            indent=1,
+        )
         drawing.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     except (OSError, cv2.error) as error:
         raise DeployError(f"cannot write {drawing}: {error}") from None

@@ -102,11 +102,14 @@ def workplace(tmp_path_factory, bundled, posenet) -> Path:
     joints = [sample.joints for sample in load_mpii(bundled, "valid")]
     for copy in ("pred.mat", "other.mat"):
         savemat(str(folder / copy), {"preds": joints})
-    write_mini_coco(folder / "coco", COCO, COCO_FROM_MPII, {"val": 500})
+    write_mini_coco(folder / "coco", COCO, COCO_FROM_MPII, {"val": 1})
     annotations = folder / "coco" / "annotations" / "val.json"
+    content = json.loads(annotations.read_text())
+    for key, named in (("images", "id"), ("annotations", "image_id")):  # one picture under 500 numbers
+        content[key] = [{**entry, "id": n, named: n} for n in range(1, 501) for entry in content[key][:1]]
+    annotations.write_text(json.dumps(content))
     for copy in ("person_keypoints_val2017.json", "instances_val2017.json"):
         shutil.copy(annotations, folder / copy)
-    content = json.loads(annotations.read_text())
     results = [{**entry, "score": 1.0} for entry in content["annotations"]]
     (folder / "keypoints_results.json").write_text(json.dumps(results))
     (folder / "ids.txt").write_text("1 2 3")
@@ -125,6 +128,8 @@ def test_examples_run(example, workplace, run_command):
         pytest.skip("not with the bundled data")
     cfg, truth = "experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml", "data/mpii/annot/gt_valid.mat"
     words = [{"--cfg": cfg, "--gt": truth}[words[n - 1]] if word == "..." else word for n, word in enumerate(words)]
+    if command == "make_mini":
+        words += ["--train-images=8", "--valid-images=4"]
     if command == "coco_files" and words[0] == "check":
         shutil.copy(workplace / "a.json", workplace / "detections.json")
     finished = run_command(f"{command}.py", *words, cwd=workplace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import deploy
 from simplepose.core.geometry import BOX_PADDING
 from simplepose.inference.box_sources import found_person
 from simplepose.inference.person_search import find_person, first_boxes, overlap
@@ -94,3 +95,18 @@ def test_in_a_video_the_person_is_followed_and_looked_for_anew_when_lost():
 def test_overlap_by_hand():
     assert overlap(np.array([0, 0, 2, 2.0]), np.array([1, 0, 2, 2.0])) == pytest.approx(2 / 6)
     assert overlap(np.array([0, 0, 1, 1.0]), np.array([5, 5, 1, 1.0])) == 0
+
+
+def test_deploy_searches_as_the_library_does():
+    class Deployed(deploy.PoseModel):
+        def __init__(self):
+            self.network = Knowing()
+
+        def __call__(self, image, boxes):
+            return self.network(np.asarray(boxes))
+
+    for size_wh in ((640, 480), (300, 900), (50, 50)):
+        assert np.allclose(deploy.first_boxes(size_wh), first_boxes(size_wh))
+    assert np.allclose(Deployed().find_person(np.zeros((480, 640, 3), np.uint8)), PERSON)
+    nobody = np.zeros((480, 250, 3), np.uint8)  # the person is beside this image
+    assert Deployed().find_person(nobody).tolist() == find_person(Knowing(), (250, 480)).tolist() == [0, 0, 250, 480]

@@ -244,7 +244,7 @@ def test_from_data_to_page_and_again(tmp_path, bundled, run_command):
         assert f"seed {seed}, last (epoch 1) | " in page
         assert f"{history[1]['train_loss']:.6f}" in page
     assert "reference, seed 0, last (epoch 1)" in page
-    assert cv2.imread(str(tmp_path / "out" / "tiny_poses.png")).shape == (3 * 160, 8 * 160, 3)
+    assert cv2.imread(str(tmp_path / "out" / "tiny_poses.png")).shape == (3 * (24 + 160), 8 * 160, 3)
     curves = (tmp_path / "out" / "tiny_curves.svg").read_bytes()
     assert b"reference, seed 0" in curves
 

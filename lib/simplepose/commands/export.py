@@ -38,7 +38,7 @@ PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 def main() -> int | None:
     parser = config_parser(__doc__, EXAMPLES, needs_cfg=False)
     add = parser.add_argument
-    add("--model-file", metavar="FILE", help="weights; default: the run's own model_best.pdparams")
+    add("--model-file", metavar="FILE", help="weights; default: those of --cfg's run, else the bundled network")
     add("--format", choices=("onnx", "paddle"), default="onnx", help="default: %(default)s")
     add("--output", metavar="FILE", help="default: output/onnx/posenet.onnx, output/paddle/posenet.json")
     add("--opset", type=int, metavar="N", help="of ONNX; default: 13")
@@ -57,7 +57,8 @@ def main() -> int | None:
     people.add_argument("--images", metavar="SOURCE", help="image, folder, glob or list; default: bundled pictures")
     people.add_argument("--data", metavar="FOLDER", help="the people of a data set, DATASET.ROOT")
     check.add_argument("--bbox-file", metavar="FILE", help="people in these images, as for infer.py; default: whole")
-    args, config, weights, notes = parse_config_and_weights(parser)
+    add("--card", metavar="FILE", help="write a model card in Markdown; with --cfg, --data and a --precision")
+    args, config, weights, notes = parse_config_and_weights(parser, bundled=True)
     if args.format == "onnx" and args.output and Path(args.output).suffix.lower() != ".onnx":
         raise UserError(f"--output is {args.output}; the name of an ONNX file ends in .onnx")
     if args.pixels and not args.with_preprocess:
@@ -66,6 +67,8 @@ def main() -> int | None:
         raise UserError("--opset and --precision go with --format onnx")
     if args.calibrate and args.precision != "int8":
         raise UserError("--calibrate goes with --precision int8")
+    if args.card and not (args.cfg and args.data and args.precision != "fp32"):
+        raise UserError("--card tells recipe and scores; add --cfg, --data, and --precision fp16 or int8")
     if args.bbox_file and not (args.images or args.calibrate):
         raise UserError("--bbox-file says where people are in --images or --calibrate; name one of them")
 
@@ -83,12 +86,14 @@ def export(args, config, weights) -> int:
     Returns:
         0, or 1 if the exported network finds different keypoints.
     """
+    from simplepose.build.data import build_evaluator, build_valid_samples
     from simplepose.build.model import build_inference_settings, build_pose_network, load_model, weights_metadata
     from simplepose.build.predictor import load_pose_network
     from simplepose.commands.parity import load_deployed
     from simplepose.export.onnx import OPSET, export_onnx, export_paddle
     from simplepose.export.parity import compare
     from simplepose.inference.network import GraphOptions
+    from simplepose.reports.model_card import write_card
 
     model = load_model(config, weights)
     original = build_pose_network(config, model)
@@ -123,6 +128,11 @@ def export(args, config, weights) -> int:
             parity, columns, more = lighten(args, config, original, exact, path, crops, settings)
             results[PRECISIONS[args.precision]] = parity
             report.update(more)
+            if args.card:
+                evaluator = build_evaluator(config, samples := build_valid_samples(config))
+                commit = str(weights.metadata.get("commit", "unknown"))
+                write_card(args.card, path, config, args.cfg, commit, len(samples), more["metrics"], evaluator.primary)
+                print(f"=> card: {args.card}")
     if args.precision == "fp32" or len(results) > 1:
         print(f"=> {weights.path} -> {path}: {signature(load_pose_network(path))}")
     return report_parity(path, results, report, columns)

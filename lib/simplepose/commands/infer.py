@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from simplepose.commands.cli import Parser, add_inference_flags, config_parser, parse_flags
+from simplepose.commands.cli import Parser, add_inference_flags, config_parser, name_bundled, parse_flags
 from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from simplepose.tracking.tracker import PoseTracker
 
 EXAMPLES = """examples:
+  python pose_estimation/infer.py --img-file photo.jpg
   python pose_estimation/infer.py --model-file posenet.onnx --img-file photo.jpg
   python pose_estimation/infer.py --model-file best.pdparams --img-file us.jpg --bbox 35,20,180,400 --bbox 200,30,90,380
   python pose_estimation/infer.py --model-file posenet.onnx --img-file photos/ --detector nanodet_m.onnx --output out/
@@ -193,6 +194,7 @@ def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredi
     from simplepose.build.predictor import PosePredictor, load_pose_network
     from simplepose.inference.network import InferenceSettings
 
+    name_bundled(args, flags)
     if (args.model_file or "").lower().endswith(".onnx"):
         if args.cfg or args.overrides:
             raise UserError(f"{args.model_file} says itself what it is; leave --cfg and SECTION.KEY=value out")

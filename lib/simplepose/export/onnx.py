@@ -20,6 +20,7 @@ from simplepose.core.files import written_whole
 from simplepose.inference.network import PoseNetwork
 from simplepose.inference.onnx_network import METADATA_KEY
 from simplepose.machine.streams import silenced
+from simplepose.weights.onnx_files import LAYERS_KEY
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -72,6 +73,8 @@ def export_onnx(
         _fold(raw, folded)
         network = onnx.load(str(folded))
         _name(network, pose)
+        layers = {layer.full_name(): name for name, layer in model.named_sublayers() if layer.parameters(False)}
+        metadata = {**metadata, LAYERS_KEY: layers}  # so that the weights can be read back
         describe(network, {**metadata, **pose.description(), "opset": opset, "precision": "float32"})
         onnx.save(network, str(scratch))
 

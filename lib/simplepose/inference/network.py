@@ -152,7 +152,7 @@ class PoseNetwork:
             },
             "graph": asdict(self.graph),
             # score, probability, ...: scores out of the graph are heatmap maxima, whoever reads them interpolates
-            **({"calibration": self.calibration.pairs()} if self.calibration else {}),
+            **({"score_calibration": self.calibration.pairs()} if self.calibration else {}),
         }
 
     @classmethod
@@ -180,7 +180,7 @@ class PoseNetwork:
             for name, value in graph.items():
                 if name != "pixels" and not isinstance(value, bool):
                     raise ValueError(f"{shown(name)} of the graph is true or false, found {shown(value)}")
-            calibration = Calibration.from_pairs(described.get("calibration", []))
+            calibration = Calibration.from_pairs(described.get("score_calibration", []))
             input_format = InputFormat(channels == "rgb", float(divisor))
             return cls(run, skeleton, codec, input_format, GraphOptions(**graph), calibration)
         except KeyError as error:

@@ -224,7 +224,7 @@ class PosePredictor:
     def find_person(self, image: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
         """The box (4,) of a person in an image (H, W, 3) uint8 BGR, found by the network; the whole image if nobody is.
 
-        It misses people who are small (less than half of the image), and of several people it takes one: a detector is
+        It misses people smaller than a third of the image, and of several people it takes one: a detector is
         better.
 
         Args:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from simplepose.metrics.error_kinds import (
     right_joints,
 )
 from simplepose.metrics.people import (
+    CocoPredictions,
     People,
     Predictions,
     coco_people,
@@ -99,6 +100,8 @@ class PckhSet:
         if annotations is None and beside.is_file():
             annotations = beside
         self.people = mpii_people(self.truth, None if annotations is None else Path(annotations))
+        if not (self.people.labelled & self.people.in_score).any():
+            raise UserError(f"{path} holds no labelled joints to compare with")
 
     def read(self, path: str | Path) -> Predictions:
         """The predictions of a .mat file."""
@@ -145,19 +148,6 @@ class PckhSet:
         return 100 * (b - a).sum() / counts.sum(), bootstrap_intervals(b - a, counts, rng, 10000)[0]
 
 
-@dataclass(frozen=True)
-class CocoPredictions(Predictions):
-    """Predictions that keep the file's results, with those that belong to nobody.
-
-    Attributes:
-        results: entries of the file.
-        matched: (N,) place of each person's result, -1 for none.
-    """
-
-    results: list[dict[str, Any]] = field(default_factory=list)
-    matched: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-
-
 class OksSet:
     """Annotations in COCO's format."""
 
@@ -177,8 +167,7 @@ class OksSet:
         """The results of a file in COCO's form."""
         results = load_results(path, self.truth, self.skeleton)
         matched = match_results(self.truth, self.rows, results, self.skeleton)
-        plain = coco_predictions(Path(path).stem, results, matched, self.skeleton.num_joints)
-        return CocoPredictions(**vars(plain), results=results, matched=matched)
+        return coco_predictions(Path(path).stem, results, matched, self.skeleton.num_joints)
 
     def metrics(self, predictions: CocoPredictions) -> dict[str, float]:
         return coco_metrics(self.truth, predictions.results, self.skeleton)

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
+DRAWN_TOGETHER = 10**6  # persons; some 30 MB
 SAMPLES = 2000  # the ends of a 95 % interval are then known to a twentieth of its width
 
 
@@ -29,11 +30,15 @@ def bootstrap_intervals(
         (J, 2); NaN where all counts are 0.
     """
     hits, counts = (np.asarray(values, np.float64).reshape(len(values), -1) for values in (hits, counts))
+    number = len(hits)
     totals = np.full((samples, hits.shape[1]), np.nan)
-    for sample in range(samples):
-        times = np.bincount(rng.integers(len(hits), size=len(hits)), minlength=len(hits))
+    together = max(1, DRAWN_TOGETHER // number)
+    for start in range(0, samples, together):
+        rows = len(totals[start : start + together])
+        drawn = rng.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number).astype(np.float64)
         count = times @ counts
-        np.divide(100 * (times @ hits), count, out=totals[sample], where=count > 0)
+        np.divide(100 * (times @ hits), count, out=totals[start : start + rows], where=count > 0)
     return _percentiles(totals)
 
 

@@ -5,7 +5,6 @@ Each condition divides a set into named groups; how a network does in each is `g
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,14 +43,15 @@ def conditions(people: People) -> list[Condition]:
         return Condition(name, groups, np.repeat(group_of[:, None], shape[1], axis=1), meaning)
 
     made = [_size(people, of_persons)]
-    if len(np.unique(people.image_of)) < len(people):
+    if people.companies():
         crowd = np.digitize(crowd_index(people), CROWD_EDGES)
         groups = ("alone", "up to 0.25", "0.25 to 0.5", "above 0.5")
         made.append(of_persons("crowding", groups, crowd, "other people's joints in the box around the person's own "
             "joints, as a share of the person's own (the crowd index of Li et al., CVPR 2019)"))  # fmt: skip
     count = people.labelled.sum(axis=1)
     edges = np.unique(np.ceil(np.array([0.25, 0.5, 0.75, 1]) * shape[1])).astype(int)
-    groups = [f"up to {edges[0] - 1}", *(f"{low} to {high - 1}" for low, high in zip(edges, edges[1:])), "all"]
+    between = [f"{low}" if low == high - 1 else f"{low} to {high - 1}" for low, high in zip(edges, edges[1:])]
+    groups = [f"up to {edges[0] - 1}", *between, "all"]
     made.append(
         of_persons("labelled joints", groups, np.digitize(count, edges), "how much of the person is to be seen")
     )
@@ -69,13 +69,12 @@ def conditions(people: People) -> list[Condition]:
 
 
 def _size(people: People, of_persons) -> Condition:
-    with np.errstate(divide="ignore"):
-        octave = np.floor(np.log2(np.maximum(people.sizes, 1e-9)))
-    low, high = (int(np.clip(value, 3, 10)) for value in np.percentile(octave, (1, 99)))
-    edges = [2**power for power in range(low + 1, high + 1)]
-    ends = ["below", *edges, "above"]
-    groups = [f"{a} to {b} px" for a, b in zip(ends, ends[1:])]
-    groups = [group.replace("below to", "below").replace(f"to above {'px'}", "px and more") for group in groups]
+    """Octaves of pixels, from 8 to 1024 at most."""
+    octaves = np.floor(np.log2(np.maximum(people.sizes, 1e-9)))
+    low, high = (int(np.clip(value, 3, 10)) for value in np.percentile(octaves, (1, 99)))
+    edges = [2**power for power in range(low + 1, max(high, low + 1) + 1)]
+    between = [f"{a} to {b} px" for a, b in zip(edges, edges[1:])]
+    groups = [f"below {edges[0]} px", *between, f"{edges[-1]} px and more"]
     return of_persons("size", groups, np.digitize(people.sizes, edges), f"{people.size_of} in the photograph")
 
 
@@ -96,12 +95,10 @@ def crowd_index(people: People) -> np.ndarray:
     low = np.where(people.labelled[..., None], people.joints, np.inf).min(axis=1)
     high = np.where(people.labelled[..., None], people.joints, -np.inf).max(axis=1)
     index = np.zeros(len(people))
-    together = defaultdict(list)
-    for row, image in enumerate(people.image_of.tolist()):
-        together[image].append(row)
-    for rows in map(np.array, together.values()):
-        for row in rows if len(rows) > 1 else ():
-            joints = people.joints[rows[rows != row]][people.labelled[rows[rows != row]]]
+    for rows in people.companies():
+        for row in rows:
+            others = rows[rows != row]
+            joints = people.joints[others][people.labelled[others]]
             inside = ((joints >= low[row]) & (joints <= high[row])).all(axis=1).sum()
             index[row] = inside / max(people.labelled[row].sum(), 1)
     return index

@@ -15,8 +15,6 @@ PCKh has one threshold: good is what it counts, so that 100 - Mean is the sum of
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 
 from simplepose.metrics.people import People, Predictions, distance
@@ -57,12 +55,7 @@ def _distances_to_others(predictions: Predictions, people: People) -> np.ndarray
     image, in that person's units."""
     mirror = people.skeleton.flip_permutation
     nearest = np.full(people.labelled.shape, np.inf)
-    together = defaultdict(list)
-    for row, image in enumerate(people.image_of.tolist()):
-        together[image].append(row)
-    for rows in map(np.array, together.values()):
-        if len(rows) == 1:
-            continue
+    for rows in people.companies():
         for order in (np.arange(len(mirror)), mirror):
             joints, labelled = people.joints[rows][:, order], people.labelled[rows][:, order]
             pairs = distance(predictions.joints[rows][:, None], joints[None], people.units[rows][None])  # (P, P, K)

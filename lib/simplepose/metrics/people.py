@@ -90,6 +90,13 @@ class People:
         """Of predictions (N, K, 2) from their own joints, in units; infinite for joints without a label: (N, K)."""
         return np.where(self.labelled, distance(predicted, self.joints, self.units), np.inf)
 
+    def companies(self) -> list[np.ndarray]:
+        """Rows of the persons in one image, for each image with several."""
+        rows_of = defaultdict(list)
+        for row, image in enumerate(self.image_of.tolist()):
+            rows_of[image].append(row)
+        return [np.array(rows) for rows in rows_of.values() if len(rows) > 1]
+
 
 def distance(predicted: np.ndarray, joints: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Distances (..., K) in units of points (..., K, 2); infinite for a unit of 0."""
@@ -114,6 +121,19 @@ class Predictions:
     joints: np.ndarray
     scores: np.ndarray | None
     found: np.ndarray
+
+
+@dataclass(frozen=True)
+class CocoPredictions(Predictions):
+    """Predictions that keep the file's results, with those that belong to nobody.
+
+    Attributes:
+        results: entries of the file.
+        matched: (N,) place of each person's result, -1 for none.
+    """
+
+    results: Sequence[dict[str, Any]]
+    matched: np.ndarray
 
 
 def mpii_people(truth: PckhGroundTruth, annotations: Path | None) -> People:
@@ -214,10 +234,12 @@ def match_results(
     return np.array([owner[row] for row in rows.tolist()], dtype=np.int64)
 
 
-def coco_predictions(name: str, results: Sequence[dict[str, Any]], matched: np.ndarray, num_joints: int) -> Predictions:
+def coco_predictions(
+    name: str, results: Sequence[dict[str, Any]], matched: np.ndarray, num_joints: int
+) -> CocoPredictions:
     """The results of each person; `matched` is from `match_results`."""
     found = matched >= 0
     keypoints = np.zeros((len(matched), num_joints, 3))
     for row in np.flatnonzero(found):
         keypoints[row] = np.reshape(results[matched[row]]["keypoints"], (num_joints, 3))
-    return Predictions(name, keypoints[..., :2], keypoints[..., 2], found)
+    return CocoPredictions(name, keypoints[..., :2], keypoints[..., 2], found, results, matched)

@@ -115,7 +115,8 @@ def summary(analysed: AnalysedSet, analyses: Sequence[Analysis], comparison: dic
             *(_headline(analysed, analysis) for analysis in analyses),
             f"{comparison['second']} is {comparison['verdict']} (difference, 95 % interval, paired)",
             _sign_line(comparison),
-            "Errors, second minus first, % of joints: " + _differences(comparison["by kind"][1:], "kind"),
+            "Errors, second minus first, % of joints: "
+            + _differences([row for row in comparison["by kind"] if row["kind"] != "good"], "kind"),
             "Joints, second minus first, points: "
             + _differences(sorted(comparison["by joint"], key=lambda row: -abs(row["difference"]))[:5], "joint"),
             *(f"{analysis.figures['name']}: {_cost_line(analysed, analysis)}" for analysis in analyses),
@@ -196,9 +197,9 @@ def _confidence_line(analysed: AnalysedSet, analysis: Analysis) -> str:
         return "The file has no scores of joints that tell them apart, and so nothing to say about its confidence"
     error = found["expected calibration error"]
     row = next(row for row in found["thresholds"] if row["threshold"] == 0.8)
-    held = "no joint" if np.isnan(row["right"]) else f"{100 * row['right']:.0f} % of joints"
+    held = f"of joints with a score of at least 0.8, {100 * row['right']:.0f} % are right"
     line = (
-        f"Confidence: of joints with a score of at least 0.8, {held} are right; scores are off by "
+        f"Confidence: {'no joint has a score of 0.8' if np.isnan(row['right']) else held}; scores are off by "
         f"{100 * error['as it is']:.1f} points on average, {100 * error['calibrated']:.1f} when calibrated"
     )
     if found["score if rescored"] is not None:

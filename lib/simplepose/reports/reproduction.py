@@ -35,7 +35,7 @@ COLORS = [f"tab:{name}" for name in ("orange", "blue", "green", "red", "purple",
 GRAYS = ("0.35", "0.6", "0.75")
 
 PERSONS_A_ROW = 8
-CELL = 160  # pixels
+CELL, CAPTION = 160, 24  # pixels
 POSES_CAPTION = "Rows: the best, middling and worst validation persons; grey as annotated. Weights of the last epoch"
 TRUTH_COLOR = (200, 200, 200)
 
@@ -200,7 +200,7 @@ def draw_poses(
     counts: np.ndarray,
     skeleton: Skeleton,
 ) -> None:
-    """A sheet of the best, median and worst persons, one row each: no photograph, the annotation in grey.
+    """A sheet of the best, median and worst persons, one row each under its caption: no photograph.
 
     Args:
         predictions: (N, K, 2) image pixels, 0-based.
@@ -211,7 +211,12 @@ def draw_poses(
     middle = max(0, (len(persons) - PERSONS_A_ROW) // 2)
     chosen = [persons[:PERSONS_A_ROW], persons[middle:][:PERSONS_A_ROW], persons[-PERSONS_A_ROW:]]
     rows = []
-    for row in chosen:
+    for name, row in zip(("Best", "Median", "Worst"), chosen):
+        caption = np.full((CAPTION, CELL * len(row), 3), BACKGROUND_COLOR, np.uint8)
+        legend = (
+            "joints found of those annotated; grey: annotated, orange: the person's left, blue: right, green: middle"
+        )
+        draw_text(caption, f"{name}: {legend}", (4, CAPTION - 6))
         cells = []
         for person in row:
             sample = samples[person]
@@ -222,7 +227,7 @@ def draw_poses(
             draw_pose(cell, found, np.ones(len(found)), skeleton)
             draw_text(cell, f"{hits[person]} of {counts[person]}")
             cells.append(cell)
-        rows.append(np.hstack(cells))
+        rows += [caption, np.hstack(cells)]
     write_image(path, np.vstack(rows))
 
 

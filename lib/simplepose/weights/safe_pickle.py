@@ -27,7 +27,7 @@ import numpy as np
 from simplepose.core.errors import UserError, shown
 from simplepose.core.files import UNFORESEEN
 
-MAX_READS = 10_000_000  # a ResNet-152 checkpoint with its optimiser needs about 60,000: one or two an instruction
+MAX_READS = 5_000_000  # a ResNet-152 checkpoint with its optimiser needs about 60,000: one or two an instruction
 MAX_LINE_BYTES = 512  # a global's module or name
 MAX_DIMENSIONS = 32  # numpy's own limit for a long time
 MAX_DEPTH = 64  # containers within containers
