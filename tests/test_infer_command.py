@@ -183,7 +183,7 @@ def test_an_interrupted_video_is_playable_and_its_json_valid(
         (tmp_path / "boxes.csv").write_text(
             "image,x,y,w,h\n" + "".join(f"{index},9,9,90,90\n" for index in range(1500))
         )
-        line += ["--bbox-file", "boxes.csv", "--pose-thr", "-1"]
+        line += ["--bbox-file", "boxes.csv", "--min-score", "-1"]
     running = start_command(command, *line, cwd=tmp_path)
     drawn = tmp_path / "long_pose.mp4"
     deadline = time.monotonic() + 60

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -170,6 +172,19 @@ def test_a_false_detection_does_not_stay():
     assert scene.tracks() == [{"a": 0}] * 4
 
 
+def test_two_boxes_of_one_person_are_one_person():
+    """They overlap by a third, too little for the suppression of boxes; the network finds one pose twice."""
+    scene = Scene([{"a": (40 + 2 * index, 50)} for index in range(4)])
+    real = scene.detect
+
+    def detect(image):
+        boxes, scores = real(image)
+        return np.vstack([boxes - [10, 0, 0, 0], boxes + [10, 0, 0, 0]]), np.append(scores, 0.7)
+
+    scene.detect = detect
+    assert scene.tracks() == [{"a": 0}] * 4
+
+
 def test_one_leaves_and_another_enters():
     frames = [{"a": (280 + 8 * index, 50)} for index in range(5)]
     frames += [{}] * 15
@@ -331,12 +346,12 @@ def test_each_track_is_smoothed_by_itself():
     smoother = PoseSmoother(fps=25, min_score=0.2)
     smoother([pose(0, 4), pose(100, 9)])
     first, second = smoother([pose(110, 9), pose(0, 4)])
-    assert 100 < first.keypoints[0, 0] - CORNERS[0, 0] * 50 < 110 and (first.track_id, second.track_id) == (9, 4)
+    assert 100 < first.keypoints[0, 0] - CORNERS[0, 0] * 50 < 109 and (first.track_id, second.track_id) == (9, 4)
     np.testing.assert_allclose(second.keypoints, pose(0, 4).keypoints)
     assert smoother.skipped == 0
     smoother([pose(0, 4)])
     (back,) = smoother([pose(200, 9)])
-    np.testing.assert_allclose(back.keypoints, pose(200, 9).keypoints), "who was away starts anew"
+    np.testing.assert_allclose(back.keypoints, pose(200, 9).keypoints, err_msg="who was away starts anew")
 
 
 def test_colours_stay_with_the_track():
@@ -375,3 +390,23 @@ def test_tiny_frames_do_not_stop_it(size_hw):
         motion.see(rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8))
     carried = motion.carry(np.array([[0.0, 0.0], [400.0, 3.0]]))
     assert carried is None or np.isfinite(carried).all()
+
+
+def test_flow_follows_real_people(real_data):
+    """Visible joints of a real video move 0.26 heads a frame; after the flow they are 0.07 off, in the median."""
+    folder = real_data / "video/060470979"
+    people = [frame["people"] for frame in json.loads((folder / "annotation.json").read_text())["frames"]]
+    joints, visible, rects = (
+        np.array([[person[name] for person in frame] for frame in people])
+        for name in ("joints", "joints_visible", "head_rect")
+    )  # (F, P, K, 2), (F, P, K), (F, P, 4): the same four people in every frame
+    heads = 0.6 * np.linalg.norm(rects[..., 2:] - rects[..., :2], axis=-1)
+    motion, errors = Motion(), []
+    for index in range(len(people)):
+        assert motion.see(cv2.imread(str(folder / f"frames/{index + 1:05d}.jpg")))
+        carried = motion.carry(joints[index - 1].reshape(-1, 2))
+        assert (carried is None) == (index == 0), "there is no cut"
+        if index:
+            away = np.linalg.norm(carried.reshape(4, 16, 2) - joints[index], axis=-1) / heads[index, :, None]
+            errors += away[(visible[index] & visible[index - 1]) > 0].tolist()
+    assert len(errors) > 1000 and np.median(errors) < 0.1

@@ -124,6 +124,7 @@ def test_both_forms_are_read(form, tmp_path):
         (lambda content: content["images"].append(content["images"][0]), "the id 3 of an earlier one"),
         (lambda content: content["annotations"][0].update(image_id=9), "of the image 9"),
         (lambda content: content["annotations"][0].update(track_id="7"), "no track_id"),
+        (lambda content: content["annotations"].append(content["annotations"][0]), "two people of the image a/0.jpg"),
         (lambda content: content["annotations"][0].update(keypoints=[1, 2]), "keypoints is a list of 2"),
         (lambda content: content["annotations"][0].update(keypoints=[float("nan")] * 45), "is nan"),
         (lambda content: content["annotations"][0].update(bbox_head=None), "bbox_head is None"),

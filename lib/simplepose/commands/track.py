@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   python pose_estimation/track.py --model-file posenet.onnx --img-file frames/ --detector nanodet_m.onnx --output out/
   python pose_estimation/track.py --model-file posenet.onnx --img-file 0 --detector nanodet_m.onnx --show --draw-trails
 """
+SETTINGS = ("similarity", "memory", "min_similarity", "max_overlap", "min_score")  # flags, and of TrackingSettings
 
 
 def main() -> int | None:
@@ -31,9 +32,9 @@ def main() -> int | None:
     add("--memory", type=int, metavar="N", help="frames remembered, so that who was hidden keeps the id; default: 10")
     add("--no-propagate", action="store_true", help="look only where the detector finds somebody")
     add("--hungarian", action="store_true", help="assign by the largest sum, not greedily")
-    add("--match-thr", type=float, metavar="T", help="a pose less similar is somebody new; default: 0.1")
-    add("--nms-thr", type=float, metavar="T", help="carried boxes that overlap others by more go; default: 0.5")
-    add("--pose-thr", type=float, metavar="T", help="poses with a lower score go; default: 0.15")
+    add("--min-similarity", type=float, metavar="T", help="a pose less similar is somebody new; default: 0.1")
+    add("--max-overlap", type=float, metavar="T", help="carried boxes that overlap others by more go; default: 0.5")
+    add("--min-score", type=float, metavar="T", help="poses with a lower score go; default: 0.15")
     args, flags = parse_flags(parser)
     check(args)
     if not (args.detector or args.bbox_file):
@@ -45,13 +46,6 @@ def make_tracker(args: argparse.Namespace, predictor: PosePredictor) -> PoseTrac
     """The tracker that the flags ask for."""
     from simplepose.tracking.tracker import PoseTracker, TrackingSettings
 
-    given = {
-        "similarity": args.similarity,
-        "memory": args.memory,
-        "min_similarity": args.match_thr,
-        "max_overlap": args.nms_thr,
-        "min_score": args.pose_thr,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     settings = TrackingSettings(propagate=not args.no_propagate, hungarian=args.hungarian, **given)
     return PoseTracker(predictor, settings=settings)

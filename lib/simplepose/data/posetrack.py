@@ -107,6 +107,8 @@ def read_sequence(path: str | Path) -> list[PeopleOfFrame]:
     frames = []
     for row, image in enumerate(content["images"]):
         rows = people_of[image["id"]]
+        if len(set(ids[rows].tolist())) < len(rows):
+            raise UserError(f"{path}: two people of the image {image['file_name']} have one track_id")
         frames.append(
             PeopleOfFrame(
                 image["file_name"], ids[rows], joints[rows, :, :2], known[rows], joint_scores[rows], heads[rows],
