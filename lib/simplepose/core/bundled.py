@@ -30,5 +30,5 @@ def bundled_network() -> Path:
             return folder / NAME
     raise UserError(
         f"no network is named, and the bundled one is missing (data/weights/{NAME}): name one with --model-file FILE, "
-        "or restore it: git checkout data/weights in a checkout, or install the package again"
+        "restore it (git checkout data/weights, or install again), or make it from a training (docs/en/export.md)"
     )

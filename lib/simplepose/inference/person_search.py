@@ -13,7 +13,8 @@ import numpy as np
 
 from simplepose.core.geometry import BOX_PADDING, as_boxes, is_box
 
-# Chosen on 200 training persons of LSPET, some pasted small into larger photographs, and on a few photographs of COCO.
+# Chosen on 24 training persons of LSPET, as they are and pasted small into larger photographs, and on 7 training
+# photographs of COCO, with one PoseResNet-18: docs/en/inference.md has the figures.
 FIRST_CROPS = (1.0, 0.7, 0.5, 0.35)  # their sides, as parts of the image's longer side
 STEP = 0.5  # at most, between neighbouring crops, as a part of their side
 LOOKS = 3  # at most, the last of which is the prediction itself

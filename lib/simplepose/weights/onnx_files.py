@@ -14,8 +14,8 @@ import numpy as np
 from simplepose.core.errors import UserError, optional_packages
 
 LAYERS_KEY = "layers"  # of the metadata: Paddle's name of a layer, as "conv2d_5" -> ours, as "backbone.conv1"
-METADATA_KEY = "simplepose"
-_NORM_EPSILON = 1e-5
+METADATA_KEY = "simplepose"  # as in inference/onnx_network.py
+_NORM_EPSILON = 1e-5  # of models/resnet.py, which needs Paddle
 _LAYER = re.compile(r"(conv2d\w*)\.w_0$")  # Paddle's name of a convolution at the end of its weight's
 NOTE = "batch norms are folded into the convolutions: to run and export, not to train on"
 
