@@ -177,6 +177,16 @@ def image_file(path: str) -> str:
     return f"{archive}.zip" if at else path
 
 
+def image_size_wh(path: str | os.PathLike) -> tuple[int, int]:
+    """Width and height of an image file as stored, from its header where that states them, without decoding.
+
+    Raises:
+        UserError: missing, or not an image.
+    """
+    size = _stated_size_wh(_read_bytes(str(path)))
+    return size if min(size) > 0 else read_image(path).shape[1::-1]
+
+
 def _stated_size_wh(data: bytes) -> tuple[int, int]:
     """Width and height as stated in the file's header; (0, 0) if the format or the header is unknown."""
 
