@@ -44,8 +44,20 @@ def main() -> int | None:
     command.add_argument(
         "--image-url", metavar="PREFIX", help="Label Studio: what goes before image names (default: its local files)"
     )
+
+    command = commands.add_parser(
+        "check", help="what may be wrong with the data of an experiment; exit code 1 for mistakes"
+    )
+    command.add_argument("--cfg", required=True, metavar="FILE", help="experiment file (experiments/...yaml)")
+    command.add_argument("overrides", nargs="*", metavar="SECTION.KEY=value", help="override any key")
+    command.add_argument("--output", metavar="FILE", help="also draw the worst of everything into this HTML file")
+    command.add_argument(
+        "--model-file", metavar="FILE", help="weights or ONNX file: find labels that this network disagrees with"
+    )
+    command.add_argument("--sets", default="train,valid", metavar="NAMES", help="default: %(default)s")
+    command.add_argument("--most", type=int, metavar="N", help="with --model-file: look at this many persons of a set")
     args = parser.parse_args()
-    return {"convert": convert}[args.command](args)
+    return {"convert": convert, "check": check}[args.command](args)
 
 
 def add_input(command: argparse.ArgumentParser, form: str | None = None) -> None:
@@ -82,6 +94,48 @@ def convert(args: argparse.Namespace) -> None:
     for what, count in (+labels.left_out).most_common():
         print(f"left out: {count} {what}")
     print(f"=> {args.output}: {len(labels.pictures)} images, {count} persons or objects")
+
+
+def check(args: argparse.Namespace) -> int:
+    from simplepose.build.data import read_labelled_sets
+    from simplepose.config.load import load_config
+    from simplepose.data.checks import findings, leaks, score_interval
+    from simplepose.reports.data_page import write_page
+
+    config = load_config(args.cfg, args.overrides)
+    sets = read_labelled_sets(config, args.sets.split(","), progress)
+    found = {}
+    for checked in sets:
+        validates = checked.name == config.DATASET.TEST_SET
+        found[checked.name] = list(findings(checked, tuple(config.MODEL.IMAGE_SIZE), validates))
+    if len(sets) == 2:
+        found[sets[1].name] += leaks(*sets)
+    if args.model_file:
+        from simplepose.build.predictor import PosePredictor
+        from simplepose.inference.network import InferenceSettings
+        from simplepose.reports.label_errors import answers, label_errors
+
+        predictor = PosePredictor(args.model_file, InferenceSettings(flip_test=True))
+        for checked in sets:
+            found[checked.name] += label_errors(checked, answers(checked, predictor, progress, args.most))
+    for checked in sets:
+        count = len(checked.persons)
+        print(f"{checked.name}: {len(checked.labels.pictures)} images, {count} persons with joints", end="")
+        print(f"; a score on them is known to about ±{score_interval(count):.1f} points")
+        for finding in found[checked.name]:
+            mark = "WRONG" if finding.wrong else "look "
+            print(f"  {mark} {finding.count:>6} of {finding.total} {finding.unit}: {finding.title}")
+            for example in finding.examples[:2]:
+                print(f"               {example.picture.name}: {example.text}")
+            if finding.wrong:
+                print(f"               {finding.advice}")
+    if args.output:
+        write_page(args.output, f"Check of {args.cfg}", sets, found)
+        print(f"=> {args.output}")
+    wrong = sum(finding.wrong for of_set in found.values() for finding in of_set)
+    look = sum(len(of_set) for of_set in found.values()) - wrong
+    print(f"=> {wrong} kinds of mistakes, {look} worth a look" if wrong or look else "=> nothing found")
+    return 1 if wrong else 0
 
 
 def read_labels(args: argparse.Namespace) -> tuple[Labels, ImageFolder]:
