@@ -56,8 +56,44 @@ def main() -> int | None:
     )
     command.add_argument("--sets", default="train,valid", metavar="NAMES", help="default: %(default)s")
     command.add_argument("--most", type=int, metavar="N", help="with --model-file: look at this many persons of a set")
+
+    command = commands.add_parser("mpii-from-mat", help="MPII's official MATLAB file as the original's JSON files")
+    command.add_argument("input", metavar="MAT", help="mpii_human_pose_v1_u12_1.mat")
+    command.add_argument("--output", required=True, metavar="FOLDER", help="folder to write annot/ into")
+
+    command = commands.add_parser("stats", help="what a set is made of")
+    add_input(command, "coco")
+
+    command = commands.add_parser("split", help="divide a set into one to train on and one to validate on")
+    add_input(command, "coco")
+    command.add_argument("--by", choices=("image", "group"), default="image", help="default: %(default)s")
+    command.add_argument(
+        "--group", metavar="REGEX", help="what of an image's name is its group (default: all but the number at its end)"
+    )
+    command.add_argument("--valid", type=float, default=0.2, metavar="SHARE", help="of the persons (default: 0.2)")
+
+    command = commands.add_parser("draw", help="persons of a set with their labels, on one picture")
+    add_input(command, "coco")
+    command.add_argument("--count", type=int, default=24, metavar="N", help="how many persons (default: %(default)s)")
+    command.add_argument("--name", default="", metavar="TEXT", help="only of images whose name has this")
+
+    for name in ("split", "draw"):
+        command = commands.choices[name]
+        command.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+        command.add_argument("--output", required=True, metavar="PATH", help="folder, or picture, to write")
+
+    command = commands.add_parser("sigmas", help="the OKS fall-offs of joints, measured")
+    add_input(command, "coco")
+    command.add_argument(
+        "--repeat", nargs="+", default=[], metavar="IN", help="the same images as others labelled them"
+    )
+    command.add_argument("--model-file", metavar="FILE", help="instead: from what this network misses the labels by")
     args = parser.parse_args()
-    return {"convert": convert, "check": check}[args.command](args)
+    recipes = {
+        "convert": convert, "check": check, "mpii-from-mat": mpii_from_mat, "stats": stats, "split": split,
+        "draw": draw, "sigmas": sigmas,
+    }  # fmt: skip
+    return recipes[args.command](args)
 
 
 def add_input(command: argparse.ArgumentParser, form: str | None = None) -> None:
@@ -73,15 +109,13 @@ def add_input(command: argparse.ArgumentParser, form: str | None = None) -> None
 
 
 def convert(args: argparse.Namespace) -> None:
-    from importlib import import_module
-
     from simplepose.data.formats.base import put_images, written_folder
 
     labels, images = read_labels(args)
     tell(labels)
     if args.to != "coco":
         labels.drop_crowds()
-    form = import_module(f"simplepose.data.formats.{FORMATS[args.to]}")
+    form = form_module(args.to)
     options = {"predictions": args.predictions, "image_url": args.image_url}
     options = {name: value for name, value in options.items() if value is not None}
     if options and args.to != "labelstudio":
@@ -138,10 +172,141 @@ def check(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def read_labels(args: argparse.Namespace) -> tuple[Labels, ImageFolder]:
-    """The labels of the command line, and where their images are."""
+def mpii_from_mat(args: argparse.Namespace) -> None:
+    import json
+
+    from simplepose.data.formats.base import written_folder
+    from simplepose.data.mpii_mat import ORIGINAL, read_release, write_ground_truth
+
+    entries, head_boxes, left_out = read_release(args.input, progress)
+    with written_folder(args.output) as folder:
+        (folder / "annot").mkdir()
+        for image_set, persons in entries.items():
+            text = json.dumps(persons)
+            (folder / "annot" / f"{image_set}.json").write_text(text, encoding="utf-8")
+        if entries["valid"]:
+            write_ground_truth(folder / "annot" / "gt_valid.mat", entries["valid"], head_boxes, "from MPII's RELEASE")
+    for what, count in left_out.most_common():
+        print(f"left out: {count} {what}")
+    for image_set, persons in entries.items():
+        original = ORIGINAL.get(image_set)
+        beside = f" (the original's JSON has {original})" if original not in (None, len(persons)) else ""
+        print(f"=> {args.output}/annot/{image_set}.json: {len(persons)} persons{beside}")
+
+
+def stats(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from simplepose.data.checks import LabelledSet
+    from simplepose.data.image_checks import ImageFact
+
+    labels, images = read_labels(args)
+    checked = LabelledSet(args.input, labels, images, [ImageFact()] * len(labels.pictures))
+    each = [len(picture.persons) for picture in labels.pictures]
+    print(f"{len(labels.pictures)} images, {sum(each)} persons or objects, at most {max(each)} on one image")
+    print(f"{len(checked.persons)} of them have joints, {checked.labelled.sum(axis=1).mean():.1f} labelled each")
+    boxes = checked.boxes[np.isfinite(checked.boxes).all(axis=1), 2:]
+    if len(boxes):
+        low, middle, high = np.percentile(boxes.max(axis=1), (10, 50, 90))
+        print(f"longer side of the boxes: 10 % below {low:.0f}, half below {middle:.0f}, 90 % below {high:.0f} pixels")
+    hidden = checked.keypoints[..., 2] == 1
+    print("| joint | labelled | of them hidden |\n|---|---|---|")
+    for joint, seen, behind in zip(labels.skeleton.joints, checked.labelled.T, hidden.T):
+        print(f"| {joint} | {seen.mean():.1%} | {behind.sum() / max(seen.sum(), 1):.1%} |")
+
+
+def split(args: argparse.Namespace) -> None:
+    import json
+
+    from simplepose.data.formats.base import Labels, put_images, written_folder
+    from simplepose.data.splits import choose, group_of
+
+    labels, images = read_labels(args)
+    to, names = ("mpii", ("train", "valid")) if args.form == "mpii" else ("coco", ("train", "val"))
+    form = form_module(to)
+    groups = [group_of(p.name, args.group) if args.by == "group" else p.name for p in labels.pictures]
+    chosen = choose(groups, [len(picture.persons) for picture in labels.pictures], args.valid, args.seed)
+    with written_folder(args.output) as folder:
+        for name, validates in zip(names, (False, True)):
+            pictures = [p for p, group in zip(labels.pictures, groups) if (group in chosen) == validates]
+            part = Labels(labels.skeleton, pictures, labels.left_out)
+            put_images(part, images, folder / form.IMAGES.format(set=name), progress)
+            count = form.write(part, folder, name)
+            if to == args.form:  # the file's own entries, with whatever else they hold
+                file = folder / ("annot" if to == "mpii" else "annotations") / f"{name}.json"
+                entries = form.part_of(Path(args.input), {picture.name for picture in part.pictures}, file)
+                file.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
+            kinds = len({group for group in groups if (group in chosen) == validates})
+            print(f"=> {name}: {len(part.pictures)} images of {kinds} groups, {count} persons or objects")
+        write_skeleton(labels.skeleton, folder / f"{labels.skeleton.name}.yaml", args.skeleton)
+
+
+def draw(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from simplepose.core.drawing import write_image
+    from simplepose.data.checks import Example, LabelledSet
+    from simplepose.data.image_checks import ImageFact
+    from simplepose.reports.data_page import draw_example
+
+    labels, images = read_labels(args)
+    checked = LabelledSet(args.input, labels, images, [ImageFact()] * len(labels.pictures))
+    found = [
+        Example(picture, "", person)
+        for picture in labels.pictures
+        for person in picture.persons
+        if person.points and args.name in picture.name
+    ]
+    if not found:
+        raise UserError(f"{args.input} has no person with joints on an image whose name has {args.name!r}")
+    rows = np.random.default_rng(args.seed).permutation(len(found))[: max(args.count, 1)]
+    cells = [draw_example(found[row], checked) for row in sorted(rows.tolist())]
+    columns = min(6, len(cells))
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
+    lines = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    write_image(args.output, np.vstack(lines))
+    print(f"=> {args.output}: {len(rows)} of {len(found)} persons or objects")
+
+
+def sigmas(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from simplepose.data.sigmas import area_of, repeats, sigmas_of_repeats, sigmas_of_residuals
+
+    labels, images = read_labels(args)
+    skeleton = labels.skeleton
+    if bool(args.repeat) == bool(args.model_file):
+        raise UserError("give --repeat IN, the same images labelled by others, or --model-file FILE, a network")
+    if args.repeat:
+        others = [read_labels(argparse.Namespace(**{**vars(args), "input": path}))[0] for path in args.repeat]
+        groups = repeats([labels, *others])
+        values, counts = sigmas_of_repeats(groups, skeleton)
+        print(f"from {len(groups)} persons that at least two people labelled: how far annotators are from their mean")
+    else:
+        from simplepose.build.predictor import PosePredictor
+        from simplepose.data.checks import LabelledSet
+        from simplepose.data.image_checks import ImageFact
+        from simplepose.reports.label_errors import answers
+
+        checked = LabelledSet(args.input, labels, images, [ImageFact()] * len(labels.pictures))
+        found = answers(checked, PosePredictor(args.model_file), progress)
+        areas = np.array([area_of(person) for person in checked.persons])
+        values, counts = sigmas_of_residuals(checked.keypoints, found, areas)
+        print(f"from what {args.model_file} misses by on {len(found)} persons: too large, for its errors are in it too")
+    print("| joint | sigma | persons |\n|---|---|---|")
+    for joint, value, count in zip(skeleton.joints, values, counts):
+        print(f"| {joint} | {f'{value:.3f}' if np.isfinite(value) else 'too few'} | {count} |")
+    print(f"sigmas: [{', '.join(f'{value:.3f}' if np.isfinite(value) else '0.05' for value in values)}]")
+
+
+def form_module(form: str):
     from importlib import import_module
 
+    return import_module(f"simplepose.data.formats.{FORMATS[form]}")
+
+
+def read_labels(args: argparse.Namespace) -> tuple[Labels, ImageFolder]:
+    """The labels of the command line, and where their images are."""
     from simplepose.core.skeletons import load_skeleton
     from simplepose.data.formats.base import ImageFolder
 
@@ -155,8 +320,7 @@ def read_labels(args: argparse.Namespace) -> tuple[Labels, ImageFolder]:
         options["annotator"] = args.annotator
     if args.form == "yolo-pose":
         options["image_set"] = args.in_set
-    form = import_module(f"simplepose.data.formats.{FORMATS[args.form]}")
-    labels = form.read(path, images, skeleton, **options)
+    labels = form_module(args.form).read(path, images, skeleton, **options)
     if not labels.pictures:
         raise UserError(f"{path} has no labelled image")
     return labels, images

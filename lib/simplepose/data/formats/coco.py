@@ -12,6 +12,7 @@ import numpy as np
 from simplepose.core.errors import UserError, shown
 from simplepose.core.files import read_json
 from simplepose.core.skeletons import Skeleton
+from simplepose.data.coco_files import subset
 from simplepose.data.formats.base import (
     VISIBLE,
     ImageFolder,
@@ -140,3 +141,9 @@ def box_around(person: Person, picture: Picture) -> tuple[float, float, float, f
     limit = (picture.width or np.inf, picture.height or np.inf)
     low, high = np.maximum(low - margin, 0), np.minimum(high + margin, limit)
     return (*low.tolist(), *np.maximum(high - low, 0).tolist())
+
+
+def part_of(path: Path, names: set[str], target: Path) -> dict[str, Any]:
+    """The file's own content for the images of these names, with its ids and every field."""
+    content = read_json(path)
+    return subset(content, [image["id"] for image in content["images"] if image.get("file_name") in names])

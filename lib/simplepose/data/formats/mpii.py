@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from scipy.io import loadmat, savemat
+
 from simplepose.core.errors import UserError, shown
 from simplepose.core.files import read_json
 from simplepose.core.skeletons import MPII, Skeleton
@@ -86,3 +88,15 @@ def write(labels: Labels, folder: Path, image_set: str) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
     return len(entries)
+
+
+def part_of(path: Path, names: set[str], target: Path) -> list[dict]:
+    """The file's own entries for the images of these names; gt_<set>.mat beside it is divided with them."""
+    entries = read_json(path)
+    rows = [row for row, entry in enumerate(entries) if entry["image"] in names]
+    truth = path.with_name(f"gt_{path.stem}.mat")
+    if truth.is_file():
+        content = loadmat(str(truth))
+        arrays = {key: content[key][..., rows] for key in ("jnt_missing", "pos_gt_src", "headboxes_src")}
+        savemat(str(target.with_name(f"gt_{target.stem}.mat")), {"dataset_joints": content["dataset_joints"], **arrays})
+    return [entries[row] for row in rows]
