@@ -161,7 +161,9 @@ def test_every_command_names_flags_and_files_that_exist(document, tracked, monke
             assert words[0] in ("make", *NOT_OURS) or words[1] == "-m", f"no such script: {words}"
             continue
         arguments = words[words.index(scripts[0]) + 1 :]
-        command = [scripts[0], arguments[0]] if scripts[0].endswith("coco_files.py") else [scripts[0]]
+        command = (
+            [scripts[0], arguments[0]] if scripts[0].endswith(("coco_files.py", "data_tools.py")) else [scripts[0]]
+        )
         for flag in (word for word in arguments if word.startswith("--")):
             assert re.search(rf"{flag}\b", help_of(*command)), (command, flag)
         overrides = [word for word in arguments if OVERRIDE.match(word)]

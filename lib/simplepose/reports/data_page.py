@@ -33,6 +33,8 @@ def write_page(path: str | Path, title: str, sets: Sequence[LabelledSet], found:
     rows = [(name, finding) for name, findings in found.items() for finding in findings]
     page.section("What was found", "" if rows else "Nothing: all checks passed.")
     if rows:
+        page.text("In the pictures the person's left is orange, its right blue, the box white, a network's answer red.")
+    if rows:
         page.table(
             ["set", "finding", "", "count", "of", ""],
             [(name, one.title, "wrong" if one.wrong else "look", one.count, one.total, one.unit) for name, one in rows],
