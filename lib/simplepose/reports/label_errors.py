@@ -119,7 +119,13 @@ def _far_joints(checked: LabelledSet, found: np.ndarray) -> tuple[np.ndarray, np
     usual = median_of(np.where(sure >= SURE, distance, np.nan), 0)
     with np.errstate(invalid="ignore"):
         far = (distance > FAR) & (distance > BEYOND * usual) & (sure >= SURE)
-    doubt = np.where(far, distance * np.minimum(sure, 1.5), 0)
+    # An answer that is right about the others counts more; and one that points to the other side's joint counts not at
+    # all: a leg in the air is usually lost to the one on the ground.
+    close = (distance < FAR / 2).sum(axis=1) / np.maximum(np.isfinite(distance).sum(axis=1) - 1, 1)
+    mirrored = found[:, checked.skeleton.flip_permutation, :2]
+    collapsed = np.linalg.norm(found[..., :2] - mirrored, axis=2) / checked.scales[:, None] < FAR
+    collapsed &= np.array(checked.skeleton.sides) != ""
+    doubt = np.where(far & ~collapsed, distance * np.minimum(sure, 1.5) * close[:, None] ** 2, 0)
     return doubt.argmax(axis=1), doubt.max(axis=1)
 
 
