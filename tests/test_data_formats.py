@@ -343,6 +343,7 @@ def test_the_command_converts_trains_skeleton_and_says_what_it_inferred(tmp_path
     finished = run_command(*line, "--output", "data/cats", cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "left and right, which a mirror exchanges: left_eye - right_eye" in finished.stdout
+    assert finished.stdout.endswith("=> data/cats: 1 images, 1 persons or objects\n")
     assert load_skeleton(tmp_path / "data" / "cats" / "cat.yaml").pairs == (("left_eye", "right_eye"),)
     content = json.loads((tmp_path / "data/cats/annotations/train.json").read_text())
     assert content["annotations"][0]["keypoints"] == [70, 40, 2, 80, 30, 1, 60, 30, 2]

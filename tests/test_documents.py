@@ -179,6 +179,8 @@ def test_keys_and_flags_in_the_text_exist(tracked):
 
     scripts = (name for name in tracked if re.fullmatch(r"pose_estimation/[a-z]\w+\.py", name))
     helps = "".join(map(help_of, [*scripts, "benchmarks/bench.py"]))
+    tools = "pose_estimation/data_tools.py"
+    helps += "".join(help_of(tools, name) for name in re.search(r"{([\w,-]+)}", help_of(tools))[1].split(","))
     other_tools = {"--host", "--nproc_per_node", "--backend", "--gpus", "--rank", "--help"}
     for document in ENGLISH:
         for code in inline_code(document):

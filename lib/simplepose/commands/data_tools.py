@@ -127,9 +127,10 @@ def convert(args: argparse.Namespace) -> None:
         if form.IMAGES is not None:
             put_images(labels, images, folder / form.IMAGES.format(set=args.set), progress)
         count = form.write(labels, folder, args.set, **options)
-        write_skeleton(labels.skeleton, folder / f"{labels.skeleton.name}.yaml", args.skeleton)
-    for what, count in (+labels.left_out).most_common():
-        print(f"left out: {count} {what}")
+        if args.to == "coco":
+            write_skeleton(labels.skeleton, folder / f"{labels.skeleton.name}.yaml", args.skeleton)
+    for what, number in (+labels.left_out).most_common():
+        print(f"left out: {number} {what}")
     print(f"=> {args.output}: {len(labels.pictures)} images, {count} persons or objects")
 
 

@@ -68,7 +68,8 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
         box = tuple(cell(name) for name in box_columns)
         category = columns.get("category")
         person = Person(points, box if box and None not in box else None, row=line, score=cell("score"))
-        person.category = cells[category] if category is not None else person.category
+        usual = skeleton.name if skeleton else person.category
+        person.category = cells[category] if category is not None else usual
         if name not in pictures:
             known = images.find(name) is not None
             pictures[name] = Picture(safe_name(name), *(images.size_wh(name) if known else (0, 0)))
