@@ -71,7 +71,7 @@ def test_there_are_examples():
 
 
 # What these need is not at hand: a camera, a video, detectors, days of training, another folder.
-BEYOND = ("--img-file 0", "clip.mp4", "nanodet", "reproduce", "--gpus")
+BEYOND = ("--img-file 0", "clip.mp4", "nanodet", "reproduce", "--gpus", "u12_1.mat")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,7 @@ def workplace(tmp_path_factory, bundled, posenet) -> Path:
     results = [{**entry, "score": 1.0} for entry in content["annotations"]]
     (folder / "keypoints_results.json").write_text(json.dumps(results))
     (folder / "ids.txt").write_text("1 2 3")
+    (folder / "poses.csv").write_text("image,nose_x,nose_y\nphoto,9,9\n".replace("photo", "100000001.jpg"))
     for copy in ("a.json", "b.json"):
         (folder / copy).write_text(json.dumps(detections_of(annotations)))
     return folder

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from simplepose.build.model import build_codec, build_skeleton
 from simplepose.config.load import find_skeleton
@@ -12,9 +13,13 @@ from simplepose.core.errors import UserError
 from simplepose.core.images import INPUT_FORMATS
 from simplepose.core.skeletons import LOWER_BODY
 from simplepose.data.augment import AugmentationSettings
+from simplepose.data.checks import LabelledSet
 from simplepose.data.coco import annotation_file, load_coco, read_coco
 from simplepose.data.crop_cache import CropCache, open_crop_cache
 from simplepose.data.dataset import PoseDataset
+from simplepose.data.formats import coco, mpii
+from simplepose.data.formats.base import ImageFolder
+from simplepose.data.image_checks import look_at_all
 from simplepose.data.loader import BatchLoader, BatchSampler, DistributedBatches
 from simplepose.data.mpii import load_mpii
 from simplepose.data.sample import PoseSample, is_test_set, select_well_framed, with_joints_of
@@ -115,6 +120,30 @@ def build_augmentation(config: EasyDict) -> AugmentationSettings:
         dataset.SCALE_FACTOR, dataset.ROT_FACTOR, dataset.FLIP, dataset.SHIFT_FACTOR, dataset.PROB_HALF_BODY,
         dataset.COLOR_FACTOR, dataset.PROB_OCCLUSION,
     )  # fmt: skip
+
+
+def read_labelled_sets(
+    config: EasyDict, names: Sequence[str], progress: Callable[[Iterable], Iterable] = iter
+) -> list[LabelledSet]:
+    """The sets of an experiment as `data_tools.py check` looks at them: mistakes and all, with their image files.
+
+    Args:
+        names: of "train" and "valid", meaning DATASET.TRAIN_SET and DATASET.TEST_SET.
+    """
+    dataset, sets = config.DATASET, []
+    which = {"train": dataset.TRAIN_SET, "valid": dataset.TEST_SET}
+    if not set(names) <= set(which):
+        raise UserError(f"--sets is train, valid or train,valid, found {','.join(names)}")
+    for image_set in dict.fromkeys(which[name] for name in names):
+        if dataset.DATASET == "mpii":
+            path, folder, form = Path(dataset.ROOT, "annot", f"{image_set}.json"), Path(dataset.ROOT, "images"), mpii
+        else:
+            path, folder, form = annotation_file(dataset.ROOT, image_set), Path(dataset.ROOT, "images", image_set), coco
+        images = ImageFolder(folder)
+        labels = form.read(path, images, build_skeleton(config))
+        facts = look_at_all(labels.pictures, images, progress)
+        sets.append(LabelledSet(image_set, labels, images, facts, one_based=dataset.DATASET == "mpii"))
+    return sets
 
 
 def build_train_loader(config: EasyDict) -> BatchLoader:

@@ -66,7 +66,8 @@ KEYS: dict[str, Key] = {
     "DATASET.ROOT": Key("", circumstance=True),
     "DATASET.TRAIN_SET": Key("train"),
     "DATASET.TEST_SET": Key("valid"),
-    # custom joints in COCO's format: a YAML file, or its content; empty: the joints of DATASET
+    # custom joints in COCO's format: a YAML file, the name of a bundled skeleton, or its content; empty: the joints of
+    # DATASET
     "DATASET.SKELETON": Key("", derived_from=("DATASET.DATASET",), described=True),
     "DATASET.DATA_FORMAT": Key("jpg", choices=("jpg", "zip"), circumstance=True),  # "zip" reads images from images.zip
     # more sets to train on, each a table of SET_KEYS; their joints are mapped onto the first set's by name

@@ -32,7 +32,6 @@ REDUCED = {
 MAX_WARP_SIDE = 32766  # largest side in pixels that OpenCV 4 can warp
 MAX_IMAGE_PIXELS = 2**28  # 0.8 GB once decoded; the largest sensors of phones have 2 x 10^8
 MAX_IMAGE_BYTES = 2**29
-HEADER_BYTES = 2**18  # before a JPEG's size stand its metadata, with a preview often
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,17 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False, reduction: int
     Raises:
         UserError: missing, empty, too large, or not an image that OpenCV can decode completely.
     """
-    data = _read_bytes(str(path))
+    return decode_image(_read_bytes(str(path)), path, apply_exif, reduction)
+
+
+def decode_image(data: bytes, path: str | os.PathLike, apply_exif: bool = False, reduction: int = 1) -> np.ndarray:
+    """The second half of `read_image`: decode a file's content; `path` it comes from, for messages."""
     if not data:
         raise UserError(f"{path} is empty (0 bytes); replace it")
     # OpenCV 4 silently fills the missing part of a truncated JPEG with grey. Some cameras append a few bytes.
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
         raise UserError(f"{path} is a truncated JPEG ({len(data)} bytes, no end marker); fetch it again")
-    width, height = _stated_size_wh(data)
+    width, height = stated_size_wh(data)
     if width * height > MAX_IMAGE_PIXELS:  # a small file may state any size
         raise UserError(f"{path} is too large: {width} x {height}, and at most {MAX_IMAGE_PIXELS} pixels are read")
     flags = REDUCED[reduction] if apply_exif else REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -179,17 +182,16 @@ def image_file(path: str) -> str:
 
 
 def image_size_wh(path: str | os.PathLike) -> tuple[int, int]:
-    """Width and height of an image file as its header states them; (0, 0) if that cannot be read."""
-    if not os.path.isfile(path):
-        return 0, 0
-    try:
-        with open(path, "rb") as stream:
-            return _stated_size_wh(stream.read(HEADER_BYTES))
-    except OSError:
-        return 0, 0
+    """Width and height of an image file as stored, from its header where that states them, without decoding.
+
+    Raises:
+        UserError: missing, or not an image.
+    """
+    size = stated_size_wh(_read_bytes(str(path)))
+    return size if min(size) > 0 else read_image(path).shape[1::-1]
 
 
-def _stated_size_wh(data: bytes) -> tuple[int, int]:
+def stated_size_wh(data: bytes) -> tuple[int, int]:
     """Width and height as stated in the file's header; (0, 0) if the format or the header is unknown."""
 
     def number(at: int, size: int = 4, order: str = "big") -> int:

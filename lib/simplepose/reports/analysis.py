@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -99,8 +100,12 @@ def _photographs(people: People, folder: Path) -> list[str]:
     if not any(map(os.path.isfile, set(paths))):
         raise UserError(f"none of the annotated photographs is in {folder}, such as {people.names[0]}")
     unknown = np.flatnonzero(~people.image_sizes.all(axis=1))
-    sizes = {path: image_size_wh(path) for path in {paths[row] for row in unknown}}
+    sizes: dict[str, tuple[int, int]] = {}
     for row in unknown:
+        if paths[row] not in sizes:
+            sizes[paths[row]] = (0, 0)
+            with contextlib.suppress(UserError):  # missing, or no image: drawn on plain ground
+                sizes[paths[row]] = image_size_wh(paths[row])
         people.image_sizes[row] = sizes[paths[row]]
     return paths
 
