@@ -152,7 +152,7 @@ def torch_epoch(args: argparse.Namespace, config, folder: Path):
                 cells = peers.decode(heatmaps.numpy())[0]  # (N, K, 2)
                 for row, its_cells in zip(rows.tolist(), cells):
                     sample = valid_samples[row]
-                    affine = crop_affine(sample.center, sample.size[0], 0, codec.image_size_wh)
+                    affine = crop_affine(sample.center, sample.size[0], 0, codec.extent_wh)
                     joints[row] = apply_affine(invert_affine(affine), its_cells * codec.stride_xy)
         joints += 1  # as the ground truth counts
         peers.pckh_curve(joints, truth.joints, truth.labelled, truth.head_sizes, CURVE_THRESHOLDS)

@@ -23,7 +23,8 @@ METADATA_KEY = "simplepose"  # of an ONNX file's metadata_props; beside other fo
 BOX_PADDING = 1.25  # the crop is so much larger than the box
 MIN_BOX_PX, MAX_BOX_PX = 1e-3, 1e6  # of a box's sides; and of its corner
 MULTIPLE = 32  # of this is a height or width that is free
-MAX_SIDE, MAX_JOINTS, MAX_BYTES = 4096, 1000, 1 << 31  # of a network that anybody would run
+BUNDLED = Path(__file__).resolve().parent.parent / "data" / "weights" / "posenet.onnx"  # of the project's checkout
+MAX_SIDE, MAX_JOINTS, MAX_SIGMA, MAX_BYTES = 4096, 1000, 64, 1 << 31  # of a network that anybody would run
 OPENCV_BACKENDS = {
     "CUDA": (cv2.dnn.DNN_BACKEND_CUDA, cv2.dnn.DNN_TARGET_CUDA),
     "INFERENCE": (cv2.dnn.DNN_BACKEND_INFERENCE_ENGINE, cv2.dnn.DNN_TARGET_CPU),
@@ -91,7 +92,14 @@ def check_description(description: dict) -> None:
     require(len(pixels["mean"]) == len(pixels["std"]) == 3, "mean and std have three numbers")
     require(all(type(number) in (int, float) and 0 < number < 1e6 for number in numbers), "numbers are positive")
     options = {name: value for name, value in graph.items() if name != "pixels"}
+    require(type(description.get("unbiased", False)) is bool, "unbiased is true or false")
+    require(description.get("decoder", "quarter") in ("quarter", "dark"), "decoder is quarter or dark")
+    require(type(description["sigma"]) in (int, float) and 0 < description["sigma"] <= MAX_SIGMA, "sigma of a Gaussian")
     require(set(options) <= set(PLAIN_GRAPH) and all(type(value) is bool for value in options.values()), "graph")
+    pairs = description.get("score_calibration", [])
+    require(all(type(number) in (int, float) and abs(number) < 1e6 for number in pairs), "calibration has numbers")
+    require(len(pairs) % 2 == 0 and pairs[::2] == sorted(set(pairs[::2])), "scores of the calibration ascend")
+    require(pairs[1::2] == sorted(pairs[1::2]) and all(0 <= p <= 1 for p in pairs[1::2]), "and probabilities do")
 
 
 def onnx_metadata(data: bytes) -> dict[str, str]:
@@ -234,12 +242,16 @@ def touches(box_xywh, image: np.ndarray) -> bool:
     return x < image.shape[1] and y < image.shape[0] and x + width > 0 and y + height > 0
 
 
-def crop_scale_and_shift(box_xywh, size_wh: tuple[int, int]) -> tuple[float, np.ndarray]:
-    """Image pixels times scale plus shift (2,) are crop pixels. The box grows to the crop's shape, then by padding."""
+def crop_scale_and_shift(box_xywh, size_wh: tuple[int, int], unbiased: bool) -> tuple[float, np.ndarray]:
+    """Image pixels times scale plus shift (2,) are crop pixels. The box grows to the crop's shape, then by padding.
+
+    An unbiased crop is measured from its first pixel to its last.
+    """
     x, y, width, height = (float(value) for value in box_xywh)
-    scale = size_wh[0] / (max(width, height * (size_wh[0] / size_wh[1])) * BOX_PADDING)
+    extent_wh = np.array(size_wh) - unbiased
+    scale = extent_wh[0] / (max(width, height * (size_wh[0] / size_wh[1])) * BOX_PADDING)
     center = np.array([x + width * 0.5, y + height * 0.5])
-    return scale, np.array(size_wh) * 0.5 - scale * center
+    return scale, extent_wh * 0.5 - scale * center
 
 
 def crop(image: np.ndarray, scale: float, shift: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
@@ -263,8 +275,8 @@ def unflip(heatmaps: np.ndarray, permutation: list[int], shift: bool) -> np.ndar
     return np.concatenate([heatmaps[..., :1], heatmaps[..., :-1]], axis=-1) if shift else heatmaps
 
 
-def decode(heatmaps: np.ndarray, refine: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Maxima of heatmaps (N, K, h, w), a quarter of a cell towards the higher neighbour.
+def decode(heatmaps: np.ndarray, refine: bool, dark_sigma: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Maxima of heatmaps (N, K, h, w), a quarter of a cell towards the higher neighbour; with a sigma, `dark_step`.
 
     Returns:
         cells (N, K, 2), scores (N, K).
@@ -276,12 +288,59 @@ def decode(heatmaps: np.ndarray, refine: bool) -> tuple[np.ndarray, np.ndarray]:
     x, y = index % width, index // width
     cells = np.stack([x, y], axis=-1).astype(np.float64)
     inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-    if refine:
+    if refine and dark_sigma:
+        cells += dark_step(heatmaps, x, y, dark_sigma) * inside[..., None]
+    elif refine:
         for axis, step in ((0, 1), (1, width)):
             at = np.where(inside, index, step)[..., None]  # elsewhere anywhere harmless
             slope = np.take_along_axis(flat, at + step, -1) - np.take_along_axis(flat, at - step, -1)
             cells[..., axis] += 0.25 * np.sign(slope[..., 0]) * inside
     return cells, scores
+
+
+def dark_step(heatmaps: np.ndarray, x: np.ndarray, y: np.ndarray, sigma: float) -> np.ndarray:
+    """From the maxima (N, K) of heatmaps (N, K, h, w) to the peaks: Newton's step (N, K, 2) on the logarithm of the
+    smoothed heatmap (Zhang et al., CVPR 2020)."""
+    radius = max(1, round(2.5 * sigma))
+    kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    kernel /= kernel.sum()
+    near = np.arange(2 * radius + 3)
+    band = np.stack([np.pad(kernel, (start, 2 - start)) for start in range(3)])  # means around three cells in a row
+    padded = np.pad(heatmaps, [(0, 0), (0, 0), (radius + 1, radius + 1), (radius + 1, radius + 1)])
+    num, joint = np.indices(x.shape)[..., None, None]
+    patches = padded[num, joint, (y[..., None] + near)[..., None], (x[..., None] + near)[..., None, :]]
+    matrix = np.kron(band, band).T.astype(np.float32)
+    smooth = np.einsum("...p,pq->...q", patches.reshape(*x.shape, -1), matrix)
+    log = np.moveaxis(np.log(np.maximum(smooth, 1e-10)), -1, 0)  # 3x3, row by row
+    slope_x, slope_y = (log[5] - log[3]) / 2, (log[7] - log[1]) / 2
+    xx, yy, xy = log[5] - 2 * log[4] + log[3], log[7] - 2 * log[4] + log[1], (log[8] - log[6] - log[2] + log[0]) / 4
+    determinant = xx * yy - xy**2
+    peaked = (determinant > 0) & (xx < 0)
+    step = np.stack([xy * slope_y - yy * slope_x, xy * slope_x - xx * slope_y], -1)
+    return np.where(peaked[..., None], np.clip(step / np.where(peaked, determinant, 1)[..., None], -1, 1), 0)
+
+
+def first_boxes(size_wh: tuple[int, int]) -> np.ndarray:
+    """Where `PoseModel.find_person` looks first: boxes (P, 4) whose square crops cover the image in four sizes."""
+    boxes = []
+    for part in (1.0, 0.7, 0.5, 0.35):
+        side = part * max(size_wh)
+        counts = [max(0, int(np.ceil((length / side - 1) / 0.5 - 1e-9))) + 1 for length in size_wh]
+        centers = [
+            np.linspace(*((side / 2, length - side / 2) if count > 1 else (length / 2, length / 2)), count)
+            for length, count in zip(size_wh, counts)
+        ]
+        middle = np.stack(np.meshgrid(*centers), axis=-1).reshape(-1, 2)
+        size = np.full_like(middle, side / BOX_PADDING)
+        boxes.append(np.concatenate([middle - size / 2, size], axis=-1))
+    return np.concatenate(boxes)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two boxes (4,)."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[:2] + one[2:], other[:2] + other[2:])
+    shared = np.maximum(high - low, 0).prod()
+    return shared / (one[2:].prod() + other[2:].prod() - shared)
 
 
 class PoseModel:
@@ -302,7 +361,8 @@ class PoseModel:
         trained, heatmap_wh = self.description["image_size_wh"], self.description["heatmap_size_wh"]
         self.graph = {**PLAIN_GRAPH, **self.description.get("graph", {})}
         self.flip_test = flip_test and not self.graph["flip_test"]
-        self.stride = np.array(trained) / np.array(heatmap_wh)  # input pixels a heatmap cell
+        self.unbiased = self.description.get("unbiased", False)
+        self.dark_sigma = self.description["sigma"] if self.description.get("decoder") == "dark" else None
         self.size_wh = (width or trained[0], height or trained[1])
         if not self.graph["dynamic_size"] and self.size_wh != tuple(trained):
             raise DeployError(
@@ -312,6 +372,8 @@ class PoseModel:
         if any(not 0 < size <= MAX_SIDE or size % MULTIPLE for size in self.size_wh):
             size = f"{self.size_wh[0]}x{self.size_wh[1]}"
             raise DeployError(f"width and height are multiples of {MULTIPLE}, not {size}, and at most {MAX_SIDE}")
+        self.heatmap_size_wh = np.array(self.size_wh) * heatmap_wh // trained
+        self.stride = (np.array(self.size_wh) - self.unbiased) / (self.heatmap_size_wh - self.unbiased)  # pixels a cell
         if self.flip_test and self.graph["decode"]:
             raise DeployError(f"{path} decodes in its graph; for the flip test export it with --with-flip-test too")
         self.network = open_runtime(runtime, self.path, backend)
@@ -335,7 +397,7 @@ class PoseModel:
             check_box(box)
         inside = [row for row, box in enumerate(boxes_xywh) if touches(box, image)]
         if inside:
-            frames = [crop_scale_and_shift(boxes_xywh[row], self.size_wh) for row in inside]
+            frames = [crop_scale_and_shift(boxes_xywh[row], self.size_wh, self.unbiased) for row in inside]
             crops = np.stack([crop(image, scale, shift, self.size_wh) for scale, shift in frames])
             points, found = self.predict(crops)
             scales, shifts = (np.array(values) for values in zip(*frames))
@@ -345,6 +407,34 @@ class PoseModel:
         keypoints[lost], scores[lost] = np.nan, 0
         return keypoints, scores
 
+    def find_person(self, image: np.ndarray) -> np.ndarray:
+        """The box (4,) of one person in an image, found by the network; the whole image if nobody is found.
+
+        It looks at crops of several sizes, and twice more at the box around the joints of the best one. It misses small
+        people, and finds one of several: a person detector is better.
+        """
+
+        def best(boxes: np.ndarray) -> np.ndarray | None:
+            parts = np.array_split(boxes, -(-len(boxes) // 8))
+            keypoints, scores = (np.concatenate(values) for values in zip(*(self(image, part) for part in parts)))
+            index = int(scores.mean(axis=1).argmax())
+            joints = keypoints[index][scores[index] >= 0.15]
+            if len(joints) < 3:
+                return None
+            low, high = joints.min(axis=0), joints.max(axis=0)
+            box = np.concatenate([(low + high) / 2 - (high - low) * 0.55, (high - low) * 1.1])
+            return box if box[2:].min() >= MIN_BOX_PX and touches(box, image) else None
+
+        size_wh = image.shape[1::-1]
+        box = best(first_boxes(size_wh))
+        for _ in range(0 if box is None else 2):
+            before, box = box, best(box[None])
+            if box is None:
+                return before
+            if overlap(box, before) > 0.8:
+                break
+        return np.array([0.0, 0.0, *size_wh]) if box is None else box
+
     def predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (N, K, 2) in crop pixels and scores (N, K) of crops (N, H, W, 3) uint8 BGR."""
         if not self.graph["preprocess"]:
@@ -353,15 +443,20 @@ class PoseModel:
             images = np.ascontiguousarray(crops if self.graph["pixels"] == "bgr" else crops[..., ::-1])
         outputs = self.run(images)
         if self.graph["decode"]:
-            return outputs[0], outputs[1]
+            return outputs[0], self.calibrated(outputs[1])
         heatmaps = outputs[0]
         if self.flip_test:
             width_axis = 2 if self.graph["preprocess"] else 3
             mirrored = self.run(np.ascontiguousarray(np.flip(images, width_axis)))[0]
-            shift = self.graph["shift_heatmap"]
+            shift = self.graph["shift_heatmap"] and not self.unbiased
             heatmaps = 0.5 * (heatmaps + unflip(mirrored, self.description["flip_permutation"], shift))
-        cells, scores = decode(heatmaps, self.graph["post_process"])
-        return cells * self.stride, scores
+        cells, scores = decode(heatmaps, self.graph["post_process"], self.dark_sigma)
+        return cells * self.stride, self.calibrated(scores)
+
+    def calibrated(self, scores: np.ndarray) -> np.ndarray:
+        """Scores as probabilities of being right, if the file says how; otherwise as they are."""
+        pairs = self.description.get("score_calibration")
+        return np.interp(scores, pairs[::2], pairs[1::2]).astype(scores.dtype) if pairs else scores
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The network's outputs: heatmaps, or keypoints and scores."""
@@ -369,7 +464,7 @@ class PoseModel:
             outputs = self.network(images)
         except Exception as error:
             raise DeployError(f"{self.runtime} failed on {self.path}: {' '.join(str(error).split())[:200]}") from None
-        decode, (width, height) = self.graph["decode"], np.round(self.size_wh / self.stride).astype(int).tolist()
+        decode, (width, height) = self.graph["decode"], self.heatmap_size_wh.tolist()
         expected = (len(images), len(self.joints), *((2,) if decode else (height, width)))
         if len(outputs) != 1 + decode or outputs[0].shape != expected:  # OpenCV 4 and a flip test in the graph
             found = [output.shape for output in outputs]
@@ -429,7 +524,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--img", required=True, metavar="FILE", help="photograph")
-    add("--model", required=True, metavar="FILE", help=".onnx; OpenVINO: also .xml or .bin; Paddle: .json or .pdmodel")
+    add("--model", metavar="FILE", help=".onnx; OpenVINO: also .xml or .bin; Paddle: .json or .pdmodel; default: the "
+        "network bundled with the project")  # fmt: skip
     add("--type", metavar="RUNTIME", help=f"{', '.join(RUNTIMES)}; default: the one that the model's ending tells")
     add("--width", type=int, metavar="W", help="of the network's input, if it is free")
     add("--height", type=int, metavar="H", help="of the network's input, if it is free")
@@ -439,14 +535,19 @@ def main() -> int:
         "--bbox",
         action="append",
         metavar="x,y,w,h",
-        help="a person's box in pixels; may be repeated; default: the image",
+        help="a person's box in pixels; may be repeated; default: the network finds one person",
     )
     add("--flip-test", action="store_true", help="average with the mirrored crop")
     add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
     add("--output", metavar="FILE", help="drawing; default: <image>_deploy.jpg here. Coordinates go beside it as .json")
     args = parser.parse_args(spelled(sys.argv[1:]))
 
-    path = Path(args.xml or args.model)
+    path = Path(args.xml or args.model or BUNDLED)
+    if path == BUNDLED:
+        if not path.is_file():
+            missing = f"no --model is named, and the bundled network is missing ({path})"
+            raise DeployError(f"{missing}: name one with --model FILE, or restore it (git checkout data/weights)")
+        print(f"=> no --model: the bundled network, {path}")
     if path.suffix == ".bin":
         path = path.with_suffix(".xml")
     by_ending = {ending: name for name, chosen in reversed(RUNTIMES.items()) for ending in chosen.endings}
@@ -468,8 +569,8 @@ def main() -> int:
     model = PoseModel(path, runtime, args.width, args.height, args.flip_test, args.backend)
     boxes = [parse_box(text) for text in args.bbox or ()]
     if not boxes:
-        print("=> no --bbox: the whole image counts as one person's box")
-        boxes = [[0, 0, image.shape[1], image.shape[0]]]
+        print("=> no --bbox: the network itself finds the person; a person detector is better")
+        boxes = [model.find_person(image).tolist()]
     keypoints, scores = model(image, boxes)
 
     people = []
@@ -485,7 +586,11 @@ def main() -> int:
     try:
         drawing.parent.mkdir(parents=True, exist_ok=True)
         cv2.imencode(drawing.suffix or ".jpg", image)[1].tofile(drawing)
-        text = json.dumps({"image": args.img, "model_file": args.model, "people": people}, ensure_ascii=False, indent=1)
+        text = json.dumps(
+            {"image": args.img, "model_file": args.model or str(BUNDLED), "people": people},
+            ensure_ascii=False,
+            indent=1,
+        )
         drawing.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     except (OSError, cv2.error) as error:
         raise DeployError(f"cannot write {drawing}: {error}") from None

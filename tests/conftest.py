@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from warm import Script, WarmPython
 
 from simplepose.machine.paddle_start import start_paddle
 
 ROOT = Path(__file__).resolve().parent.parent
+NOT_WARM = ("infer.py", "deploy.py")  # they start quickly; ONNX Runtime has threads of its own that dislike forks
+if "PYTEST_XDIST_WORKER" in os.environ:  # others work beside this one
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 start_paddle()
 
 
@@ -63,12 +69,44 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_command():
+def warm_python():
+    """See warm.py; None where processes cannot be forked."""
+    if not hasattr(os, "fork") or not hasattr(socket, "send_fds"):
+        yield None
+        return
+    python = WarmPython()
+    yield python
+    python.close()
+
+
+@pytest.fixture(scope="session")
+def start_command(warm_python):
+    """Start `python pose_estimation/<command> ...` from the project's root; returns the running process, a `Popen`."""
+
+    def start(
+        command: str, *args: object, cwd: Path = ROOT, checkout: Path = ROOT, stdout: int | None = None
+    ) -> subprocess.Popen | Script:
+        line = [str(checkout / "pose_estimation" / command), *map(str, args)]
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        if warm_python is not None and command not in NOT_WARM:
+            return warm_python.start(line, cwd, environment, stdout)
+        return subprocess.Popen(
+            [sys.executable, *line], cwd=cwd, env=environment, encoding="utf-8",
+            stdout=subprocess.PIPE if stdout is None else stdout, stderr=subprocess.PIPE,
+            # A shell's background jobs ignore Ctrl-C.
+            preexec_fn=None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_command(start_command):
     """Run `python pose_estimation/<command> ...` from the project's root; returns the finished process."""
 
-    def run(command: str, *args: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-        line = [sys.executable, str(ROOT / "pose_estimation" / command), *map(str, args)]
-        environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-        return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
+    def run(command: str, *args: object, **place: Path) -> subprocess.CompletedProcess:
+        process = start_command(command, *args, **place)
+        stdout, stderr = process.communicate(timeout=900)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     return run

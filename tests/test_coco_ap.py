@@ -285,7 +285,7 @@ def test_a_perfect_network_on_real_boxes(real_data):
             crop = np.concatenate([sample.center, sample.size])
             there = [person for person in people if person.image_id == sample.image_id] or [sample]
             nearest = min(there, key=lambda person: np.abs([*person.center, *person.size] - crop).sum())
-            affine = crop_affine(sample.center, sample.size[0], 0.0, codec.image_size_wh)
+            affine = crop_affine(sample.center, sample.size[0], 0.0, codec.extent_wh)
             heatmaps, _ = codec.encode(apply_affine(affine, nearest.joints), nearest.visible)
             joints, peaks = codec.decode(heatmaps)
             evaluator.add(np.array([row]), apply_affine(invert_affine(affine), joints)[None], peaks[None])

@@ -61,7 +61,8 @@ def test_a_typo_is_told_the_nearest_flag(monkeypatch, capsys, words):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_does_so(command):
     """In one process each, without Paddle; a wrong flag is refused before a missing one."""
-    words = ["subset", "x.json", "--out_putt=3"] if command == "coco_files.py" else ["--out_putt=3"]
+    before = {"coco_files.py": ["subset", "x.json"], "data_tools.py": ["stats", "x.json"]}.get(command, [])
+    words = [*before, "--out_putt=3"]
     line = [sys.executable, str(ROOT / "pose_estimation" / command), *words]
     finished = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert finished.returncode == 2

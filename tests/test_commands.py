@@ -178,7 +178,7 @@ def test_inference_draws_and_writes_coordinates(trained, workplace, run_command)
     args = ("--cfg", "tiny.yaml", "--img-file", image, "--flip-test", "--kpt-thr", "-1")
     finished = run_command("infer.py", *args, "--output", "out/a b.png", cwd=workplace)
     assert finished.returncode == 0, finished.stderr
-    assert "the whole image" in finished.stdout
+    assert "the network itself" in finished.stdout
     drawn = cv2.imread(str(workplace / "out" / "a b.png"))
     original = cv2.imread(str(image))
     assert drawn.shape == original.shape
@@ -199,7 +199,7 @@ def test_inference_draws_and_writes_coordinates(trained, workplace, run_command)
 
     boxed = run_command("infer.py", *args, "--bbox", "10,20,100,150", cwd=workplace)
     assert boxed.returncode == 0, boxed.stderr
-    assert "the whole image" not in boxed.stdout
+    assert "the network itself" not in boxed.stdout
     assert json.loads((workplace / f"{image.stem}_pose.json").read_text())["people"][0]["bbox"] == [10, 20, 100, 150]
 
 

@@ -15,7 +15,7 @@ from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine
 from simplepose.core.images import INPUT_FORMATS, read_image
 from simplepose.core.skeletons import MPII
-from simplepose.data.augment import AugmentationSettings, sample_augmentation
+from simplepose.data.augment import Augmentation, AugmentationSettings, half_body, repaint, sample_augmentation
 from simplepose.data.dataset import PoseDataset
 from simplepose.data.loader import BatchLoader, BatchSampler
 from simplepose.data.mpii import load_mpii
@@ -166,6 +166,75 @@ def test_a_flipped_crop_keeps_every_joint_on_its_pixel(tmp_path):
             if 0 <= x < 256 and 0 <= y < 256:
                 assert abs(int(crop[y, x, 0]) - (100 + 10 * owner[k])) <= 2
     assert flips == {True, False}
+
+
+def test_a_mirrored_crop_is_the_crops_mirror_image_where_data_are_unbiased(tmp_path, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "noise.png"), image)
+    joints = np.random.default_rng(1).uniform(10, 80, (16, 2))
+    sample = PoseSample(str(tmp_path / "noise.png"), np.array([60.0, 45.0]), np.full(2, 63.0), joints, np.ones(16))
+    shifts = {}
+    for unbiased in (True, False):
+        dataset = PoseDataset([sample], MPII, HeatmapCodec((64, 64), (16, 16), 1, unbiased), INPUT_FORMATS["bgr"])
+        dataset.augmentation = AugmentationSettings()
+        answers = []
+        for flip in (False, True):
+            monkeypatch.setattr("simplepose.data.dataset.sample_augmentation", lambda *_, f=flip: Augmentation(flip=f))
+            answers.append(dataset.load_crop(0))
+        (crop, plain, _, _), (mirrored, moved, _, _) = answers
+        shifts[unbiased] = (63 - moved[MPII.flip_permutation, 0] - plain[:, 0]).round(9)
+        if unbiased:
+            np.testing.assert_array_equal(mirrored[:, ::-1], crop)
+    assert set(shifts[True]) == {0.0} and set(shifts[False]) == {-1.0}  # the original is a pixel off
+
+
+def test_each_augmentation_is_drawn_for_itself_and_within_its_bounds():
+    every = AugmentationSettings(0.25, 30, True, 0.1, 0.3, 0.2, 0.4)
+    plain = AugmentationSettings()
+    drawn = [sample_augmentation(np.random.default_rng(seed), every) for seed in range(2000)]
+    before = [sample_augmentation(np.random.default_rng(seed), plain) for seed in range(2000)]
+    for new, old in zip(drawn, before):  # what the original draws stays as it is
+        assert (new.scale, new.rotation_deg, new.flip) == (old.scale, old.rotation_deg, old.flip)
+        assert (old.shift, old.half_body, old.colors, old.occlusion) == ((0, 0), "", None, None)
+    shifts = np.array([a.shift for a in drawn])
+    assert 0.09 < np.abs(shifts).max() <= 0.1 and abs(shifts.mean()) < 0.005
+    halves = [a.half_body for a in drawn]
+    assert np.mean([bool(half) for half in halves]) == pytest.approx(0.3, abs=0.03)
+    assert halves.count("upper") / halves.count("lower") == pytest.approx(1, abs=0.2)
+    gain, offset = np.stack([a.colors for a in drawn]).transpose(1, 0, 2)
+    assert 0.8 <= gain.min() < 0.81 and 1.19 < gain.max() <= 1.2 and 25 < offset.max() <= 25.5
+    hidden = [a.occlusion for a in drawn if a.occlusion is not None]
+    assert len(hidden) / 2000 == pytest.approx(0.4, abs=0.03)
+    left, top, wide, high = np.stack(hidden)[:, :4].T
+    assert min(left.min(), top.min()) >= 0 and max((left + wide).max(), (top + high).max()) <= 1
+
+
+def test_repainting_by_hand():
+    crop = np.full((10, 10, 3), 100, np.uint8)
+    colors = np.array([[1.0, 1.5, 3.0], [10.0, -20.0, 0.0]])
+    occlusion = np.array([0.2, 0.4, 0.3, 0.1, 1.0, 2.0, 3.0])
+    painted = repaint(crop.copy(), Augmentation(colors=colors, occlusion=occlusion))
+    assert painted[0, 0].tolist() == [110, 130, 255]
+    covered = (painted == (1, 2, 3)).all(axis=2)
+    assert covered[4, 2:5].all() and covered.sum() == 3
+    np.testing.assert_array_equal(repaint(crop, Augmentation()), 100)
+
+
+def test_half_a_body_by_hand():
+    joints = np.zeros((16, 2))
+    joints[~MPII.lower_body] = [[10 + 10 * (k % 3), 20 + 10 * (k // 3)] for k in range((~MPII.lower_body).sum())]
+    joints[MPII.lower_body] = [[100, 100 + 20 * k] for k in range(MPII.lower_body.sum())]
+    visible = np.ones(16)
+    center, width = half_body(joints, visible, MPII.lower_body, "upper", 1.0)
+    np.testing.assert_allclose(center, [20, 30])  # nine joints: x 10 to 30, y 20 to 40
+    assert width == 20 * 1.5
+    center, width = half_body(joints, visible, MPII.lower_body, "lower", 0.5)  # a line of 120 high
+    np.testing.assert_allclose([*center, width], [100, 160, 120 * 0.5 * 1.5])
+    few = visible * ~MPII.lower_body
+    few[0] = 1
+    assert half_body(joints, few, MPII.lower_body, "lower", 1.0)[1] == 30  # one joint is no half: the other one
+    few[np.flatnonzero(~MPII.lower_body)[:4]] = 0
+    assert half_body(joints, few, MPII.lower_body, "upper", 1.0) is None
 
 
 @pytest.mark.parametrize("workers", [1, 3])

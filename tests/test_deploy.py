@@ -35,6 +35,8 @@ GRAPHS = {
     "plain": GraphOptions(),
     "all": GraphOptions(preprocess=True, pixels="rgb", flip_test=True, decode=True),
     "dynamic": GraphOptions(preprocess=True, decode=True, dynamic_size=True),
+    "dark": GraphOptions(preprocess=True, flip_test=True, decode=True),
+    "dark, plain": GraphOptions(),
 }
 BOXES = [[60, 0, 400, 512], [-20.5, 100.25, 130, 77], [300, 300, 400, 400]]
 
@@ -46,9 +48,15 @@ def networks(tmp_path_factory):
     model, pose = random_network([64, 96])
     programs = {}
     for name, graph in GRAPHS.items():
-        export_onnx(model, folder / f"{name}.onnx", replace(pose, graph=graph), {})
-        programs[name] = export_paddle(model, folder / "paddle" / name, replace(pose, graph=graph), {})[0]
+        described = replace(unbiased(pose) if name.startswith("dark") else pose, graph=graph)
+        export_onnx(model, folder / f"{name}.onnx", described, {})
+        programs[name] = export_paddle(model, folder / "paddle" / name, described, {})[0]
     return pose, folder, programs
+
+
+def unbiased(pose):
+    """The same network as one that was trained with unbiased data processing, and is decoded by DARK."""
+    return replace(pose, codec=replace(pose.codec, unbiased=True, decoder="dark"))
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +68,13 @@ def test_crops_are_the_librarys_to_the_last_bit(photograph):
     rng = np.random.default_rng(0)
     boxes = np.hstack([rng.uniform(-100, 500, (30, 2)), rng.uniform(1, 700, (30, 2))])
     for size_wh in ((192, 256), (256, 256), (96, 64)):
-        crops, affines = cut_out(photograph, boxes, size_wh)
-        for box, crop, affine in zip(boxes, crops, affines):
-            scale, shift = deploy.crop_scale_and_shift(box, size_wh)
-            np.testing.assert_array_equal([[scale, 0, shift[0]], [0, scale, shift[1]]], affine)
-            np.testing.assert_array_equal(deploy.crop(photograph, scale, shift, size_wh), crop)
+        for unbiased in (False, True):
+            codec = HeatmapCodec(size_wh, (size_wh[0] // 4, size_wh[1] // 4), 2, unbiased)
+            crops, affines = cut_out(photograph, boxes, codec)
+            for box, crop, affine in zip(boxes, crops, affines):
+                scale, shift = deploy.crop_scale_and_shift(box, size_wh, unbiased)
+                np.testing.assert_array_equal([[scale, 0, shift[0]], [0, scale, shift[1]]], affine)
+                np.testing.assert_array_equal(deploy.crop(photograph, scale, shift, size_wh), crop)
 
 
 def test_pixels_flip_and_decoding_are_the_librarys_to_the_last_bit(networks):
@@ -83,18 +93,23 @@ def test_pixels_flip_and_decoding_are_the_librarys_to_the_last_bit(networks):
         cells, scores = deploy.decode(heatmaps, refine)
         np.testing.assert_array_equal(cells * np.array([4, 4]), expected)
         np.testing.assert_array_equal(scores, expected_scores)
+    smooth = np.stack([cv2.blur(one, (3, 3)) for one in heatmaps.reshape(-1, 6, 5)]).reshape(heatmaps.shape)
+    for sigma in (0.3, 1.5):
+        expected, _ = HeatmapCodec((20, 24), (5, 6), sigma, False, "dark").decode(smooth)
+        np.testing.assert_array_equal(deploy.decode(smooth, True, sigma)[0] * np.array([4, 4]), expected)
     for shift in (True, False):
         expected = flip_heatmaps(heatmaps, MPII.flip_permutation, shift)
         np.testing.assert_array_equal(deploy.unflip(heatmaps, MPII.flip_permutation.tolist(), shift), expected)
 
 
 @pytest.mark.parametrize("runtime", list(deploy.RUNTIMES))
-@pytest.mark.parametrize("name", ["plain", "all"])
+@pytest.mark.parametrize("name", ["plain", "all", "dark, plain", "dark"])
 def test_every_runtime_finds_the_keypoints_of_the_original(networks, photograph, runtime, name):
     pytest.importorskip(deploy.RUNTIMES[runtime].module)
-    if runtime == "OpenCV" and name == "all" and cv2.__version__ < "5":
+    if runtime == "OpenCV" and name in ("all", "dark") and cv2.__version__ < "5":
         pytest.skip(f"OpenCV {cv2.__version__} does not run a flip test in the graph; 5 does")
     pose, folder, programs = networks
+    pose = unbiased(pose) if name.startswith("dark") else pose
     path = programs[name] if runtime == "Paddle" else folder / f"{name}.onnx"
     model = deploy.PoseModel(path, runtime, flip_test=True)
     found, scores = model(photograph, BOXES)

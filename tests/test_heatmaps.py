@@ -76,6 +76,50 @@ def test_decode_inverts_encode_within_half_a_cell():
     np.testing.assert_array_equal(scores, 1)
 
 
+def test_unbiased_sizes_reach_from_the_first_pixel_to_the_last():
+    codec = HeatmapCodec((17, 9), (5, 3), 1, unbiased=True)
+    np.testing.assert_array_equal(codec.stride_xy, [4, 4])
+    assert codec.extent_wh == (16, 8)
+    heatmaps, _ = codec.encode(np.array([[16.0, 8.0], [9.0, 5.0]]), np.ones(2))  # the last pixel; cell (2.25, 1.25)
+    assert heatmaps[0, 2, 4] == 1
+    assert heatmaps[1, 1, 2] == pytest.approx(math.exp(-(0.25**2 + 0.25**2) / 2))
+    assert heatmaps[1, 2, 0] == pytest.approx(math.exp(-(0.75**2 + 2.25**2) / 2))
+    half = HeatmapCodec((192, 256), (48, 64), 2, unbiased=True)
+    np.testing.assert_allclose(half.stride_xy, [191 / 47, 255 / 63])
+
+
+@pytest.mark.parametrize("size_wh", [(32, 32), (48, 64), (96, 72)])
+@pytest.mark.parametrize("sigma", [1, 2, 3])
+def test_dark_finds_a_gaussian_between_the_cells(size_wh, sigma):
+    codec = HeatmapCodec((size_wh[0] * 4, size_wh[1] * 4), size_wh, sigma, unbiased=True, decoder="dark")
+    rng = np.random.default_rng(4)
+    inside = 5.5 * sigma  # cells from the border: beyond, the smoothing meets nothing
+    cells = rng.uniform(inside, np.array(size_wh) - 1 - inside, (20, 17, 2)) if sigma < 3 else np.full((1, 1, 2), 15.7)
+    joints = cells * codec.stride_xy
+    heatmaps, _ = codec.encode(joints, np.ones(joints.shape[:-1]))
+    decoded, scores = codec.decode(heatmaps)
+    assert np.abs(decoded - joints).max() / 4 < 0.02
+    np.testing.assert_array_equal(scores, heatmaps.max(axis=(2, 3)))  # of the raw heatmap
+    mirrored, _ = codec.encode((size_wh[0] * 4 - 1, 0) + (-1, 1) * joints, np.ones(joints.shape[:-1]))
+    np.testing.assert_allclose(mirrored[..., ::-1], heatmaps, atol=1e-6)
+
+
+def test_dark_steps_only_where_there_is_a_peak():
+    codec = HeatmapCodec((64, 64), (16, 16), 1, unbiased=False, decoder="dark")
+    y, x = np.mgrid[:16, :16]
+    peak = np.exp(-((x - 8.3) ** 2 + (y - 7.0) ** 2) / 8).astype(np.float32)
+    ridge = np.exp(-((x - 8.3) ** 2) / 8 + 0 * y).astype(np.float32)  # no end to it along y
+    border = np.exp(-((x - 0.6) ** 2 + (y - 7.0) ** 2) / 8).astype(np.float32)
+    broken = np.where((x == 8) & (y == 7), np.nan, peak)
+    joints, scores = codec.decode(np.stack([peak, border, -peak, broken]))
+    np.testing.assert_allclose(joints[0], [4 * 8.3, 4 * 7.0], atol=0.02)
+    np.testing.assert_array_equal(joints[1], [4, 28])
+    np.testing.assert_array_equal(joints[2], [0, 0])
+    assert np.isnan(scores[3]) and np.isfinite(joints[3]).all()
+    assert np.abs(codec.decode(ridge[None])[0][0] - [32, 0]).max() <= 4  # within a cell of the maximum, whatever it is
+    np.testing.assert_array_equal(codec.decode(peak[None], refine=False)[0], [[32, 28]])
+
+
 def decode_by_loop(heatmap, stride):
     height, width = heatmap.shape
     index = int(heatmap.argmax())

@@ -8,8 +8,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -73,7 +71,7 @@ def test_there_are_examples():
 
 
 # What these need is not at hand: a camera, a video, detectors, days of training, another folder.
-BEYOND = ("--img-file 0", "clip.mp4", "nanodet", "reproduce", "--gpus")
+BEYOND = ("--img-file 0", "clip.mp4", "nanodet", "reproduce", "--gpus", "u12_1.mat")
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +100,20 @@ def workplace(tmp_path_factory, bundled, posenet) -> Path:
     from scipy.io import savemat
 
     joints = [sample.joints for sample in load_mpii(bundled, "valid")]
-    savemat(str(folder / "pred.mat"), {"preds": joints})
-    write_mini_coco(folder / "coco", COCO, COCO_FROM_MPII, {"val": 500})
+    for copy in ("pred.mat", "other.mat"):
+        savemat(str(folder / copy), {"preds": joints})
+    write_mini_coco(folder / "coco", COCO, COCO_FROM_MPII, {"val": 1})
     annotations = folder / "coco" / "annotations" / "val.json"
+    content = json.loads(annotations.read_text())
+    for key, named in (("images", "id"), ("annotations", "image_id")):  # one picture under 500 numbers
+        content[key] = [{**entry, "id": n, named: n} for n in range(1, 501) for entry in content[key][:1]]
+    annotations.write_text(json.dumps(content))
     for copy in ("person_keypoints_val2017.json", "instances_val2017.json"):
         shutil.copy(annotations, folder / copy)
-    content = json.loads(annotations.read_text())
     results = [{**entry, "score": 1.0} for entry in content["annotations"]]
     (folder / "keypoints_results.json").write_text(json.dumps(results))
     (folder / "ids.txt").write_text("1 2 3")
+    (folder / "poses.csv").write_text("image,nose_x,nose_y\nphoto,9,9\n".replace("photo", "100000001.jpg"))
     for copy in ("a.json", "b.json"):
         (folder / copy).write_text(json.dumps(detections_of(annotations)))
     return folder
@@ -118,7 +121,7 @@ def workplace(tmp_path_factory, bundled, posenet) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
-def test_examples_run(example, workplace):
+def test_examples_run(example, workplace, run_command):
     """In the order of the files, as they are printed: what one writes, the next may read."""
     command, words = example
     line = name_of(example)
@@ -126,10 +129,9 @@ def test_examples_run(example, workplace):
         pytest.skip("not with the bundled data")
     cfg, truth = "experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml", "data/mpii/annot/gt_valid.mat"
     words = [{"--cfg": cfg, "--gt": truth}[words[n - 1]] if word == "..." else word for n, word in enumerate(words)]
+    if command == "make_mini":
+        words += ["--train-images=8", "--valid-images=4"]
     if command == "coco_files" and words[0] == "check":
         shutil.copy(workplace / "a.json", workplace / "detections.json")
-    finished = subprocess.run(
-        [sys.executable, str(ROOT / "pose_estimation" / f"{command}.py"), *words],
-        cwd=workplace, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    finished = run_command(f"{command}.py", *words, cwd=workplace)
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -118,6 +118,8 @@ def test_a_description_survives_json():
         ("", "[" * 100_000, "not valid JSON"),
         ("sigma", None, "sigma must be a number"),
         ("sigma", float("inf"), "sigma must be a number above 0"),
+        ("unbiased", 1, "unbiased is true or false"),
+        ("decoder", "udp", "decoder is one of quarter, dark"),
         ("sigma", int("9" * 400), "sigma must be a number .*about 39. digits"),
         ("image_size_wh", [64, 3200000000], "sides are multiples of 32 up to 4096"),
         ("image_size_wh", 64, "image_size_wh must be"),

@@ -480,8 +480,8 @@ def test_a_dry_run_tries_everything_and_keeps_nothing(workplace, straight, run_c
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not lock folders")
-def test_a_second_training_keeps_out_of_a_folder_where_one_is_at_work(workplace, run_command):
-    process = train_in_background(workplace, "TRAIN.END_EPOCH=1000")
+def test_a_second_training_keeps_out_of_a_folder_where_one_is_at_work(workplace, train_in_background, run_command):
+    process = train_in_background("TRAIN.END_EPOCH=1000")
     try:
         wait_for((workplace / RUN / "checkpoint").exists, process)
         for resume in ("false", "true"):
@@ -558,9 +558,9 @@ def test_a_training_goes_on_without_standard_output(workplace, straight, output)
 # --- Signals
 
 
-def train_in_background(workplace: Path, *arguments: str) -> subprocess.Popen:
-    line = [sys.executable, str(ROOT / "pose_estimation" / "train.py"), "--cfg", "tiny.yaml", *arguments]
-    return subprocess.Popen(line, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def train_in_background(workplace, start_command):
+    return lambda *arguments: start_command("train.py", "--cfg", "tiny.yaml", *arguments, cwd=workplace)
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -582,8 +582,10 @@ def straight(tmp_path_factory, bundled, run_command) -> Path:
     return folder / RUN
 
 
-def test_a_signal_ends_the_training_after_the_step_and_a_resumed_one_is_the_same(workplace, straight, run_command):
-    process = train_in_background(workplace, "TRAIN.CHECKPOINT_EVERY=1")
+def test_a_signal_ends_the_training_after_the_step_and_a_resumed_one_is_the_same(
+    workplace, straight, train_in_background, run_command
+):
+    process = train_in_background("TRAIN.CHECKPOINT_EVERY=1")
     wait_for((workplace / RUN / "checkpoint").exists, process)
     process.send_signal(signal.SIGTERM)
     said, complained = process.communicate(timeout=60)
@@ -597,8 +599,8 @@ def test_a_signal_ends_the_training_after_the_step_and_a_resumed_one_is_the_same
     require_same_run(workplace / RUN, straight)
 
 
-def test_the_second_signal_ends_at_once(workplace):
-    process = train_in_background(workplace, "TRAIN.END_EPOCH=9")
+def test_the_second_signal_ends_at_once(workplace, train_in_background):
+    process = train_in_background("TRAIN.END_EPOCH=9")
     wait_for((workplace / RUN / "checkpoint").exists, process)
     while process.poll() is None:  # the first asks, another is not patient
         process.send_signal(signal.SIGINT)

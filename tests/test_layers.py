@@ -12,6 +12,7 @@ FLOORS = (
     ("core", "machine"),
     ("config", "data", "weights", "models", "metrics"),
     ("inference",),
+    ("tracking",),
     ("training", "export"),
     ("reports",),
     ("build",),
@@ -50,7 +51,7 @@ def test_every_room_has_a_floor():
 
 
 def test_what_deployment_needs_never_imports_paddle_when_it_is_loaded():
-    for room in ("core", "inference"):
+    for room in ("core", "inference", "tracking"):
         for path in (PACKAGE / room).rglob("*.py"):
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, (ast.Import, ast.ImportFrom)):

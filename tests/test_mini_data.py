@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 
-import make_mini
+from simplepose.commands import make_mini
 from simplepose.core.errors import UserError, run_command
 from simplepose.data import synthetic
 

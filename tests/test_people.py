@@ -446,12 +446,12 @@ def test_ahead_keeps_order_hands_on_errors_and_stops():
 def test_stages_overlap():
     def slow(items):
         for item in items:
-            time.sleep(0.02)
+            time.sleep(0.05)
             yield item
 
     start = time.perf_counter()
     assert list(slow(ahead(slow(ahead(slow(range(10))))))) == list(range(10))
-    assert time.perf_counter() - start < 0.45  # 0.6 one after the other
+    assert time.perf_counter() - start < 1.2  # 1.5 one after the other
 
 
 # --- outputs ---------------------------------------------------------------------------------------------------
@@ -701,7 +701,7 @@ def test_one_euro_steadies_rest_and_follows_motion():
     noisy = rng.normal(0, 1, (200, 1, 2))
     calm = np.array([smooth(point, known, body_size=200) for point in noisy])
     assert calm[50:].std() < 0.6 * noisy.std()
-    smooth.restart()
+    smooth = OneEuroFilter(fps=30)
     moving = np.arange(60.0)[:, None, None] * [[10.0, 0]]  # 300 pixels a second, one and a half body heights
     followed = np.array([smooth(point, known, body_size=200) for point in moving])
     assert np.abs(followed[30:] - moving[30:]).max() < 12

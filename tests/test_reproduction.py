@@ -21,12 +21,12 @@ from simplepose.commands import reproduce
 from simplepose.config.load import dump_config, load_config
 from simplepose.core.errors import UserError
 from simplepose.core.skeletons import COCO
+from simplepose.metrics.compare import bootstrap_intervals
 from simplepose.metrics.pckh import PckhGroundTruth, pckh_metrics, person_hits
 from simplepose.reports.reproduction import (
     Run,
     Scored,
     best_run,
-    bootstrap_interval,
     checks,
     draw_curves,
     notes_of,
@@ -130,7 +130,7 @@ def test_person_hits_add_up_to_the_mean():
 def test_bootstrap_interval_is_that_of_a_mean():
     # 400 persons with one joint each, half of them found: the share's deviation is sqrt(0.25 / 400) = 2.5 points.
     hits = np.arange(400) % 2
-    low, high = bootstrap_interval(hits, np.ones(400), np.random.default_rng(0))
+    low, high = bootstrap_intervals(hits, np.ones(400), np.random.default_rng(0), 10000)[0]
     assert low == pytest.approx(50 - 1.96 * 2.5, abs=0.5)
     assert high == pytest.approx(50 + 1.96 * 2.5, abs=0.5)
 
@@ -244,7 +244,7 @@ def test_from_data_to_page_and_again(tmp_path, bundled, run_command):
         assert f"seed {seed}, last (epoch 1) | " in page
         assert f"{history[1]['train_loss']:.6f}" in page
     assert "reference, seed 0, last (epoch 1)" in page
-    assert cv2.imread(str(tmp_path / "out" / "tiny_poses.png")).shape == (3 * 160, 8 * 160, 3)
+    assert cv2.imread(str(tmp_path / "out" / "tiny_poses.png")).shape == (3 * (24 + 160), 8 * 160, 3)
     curves = (tmp_path / "out" / "tiny_curves.svg").read_bytes()
     assert b"reference, seed 0" in curves
 

@@ -47,6 +47,33 @@ def test_a_definition_survives_json():
     assert skeleton_from(json.loads(json.dumps(COCO.definition())), "weights") == COCO
 
 
+@pytest.mark.parametrize(
+    ("name", "joints", "pairs"),
+    [
+        ("mpii-16", 16, 6), ("coco-17", 17, 8), ("lsp-14", 14, 6), ("crowdpose-14", 14, 6), ("aic-14", 14, 6),
+        ("halpe-26", 26, 11), ("hand-21", 21, 0), ("ap10k-17", 17, 7), ("coco-wholebody-133", 133, 61),
+    ],
+)  # fmt: skip
+def test_bundled_skeletons_are_known_by_name(name, joints, pairs):
+    skeleton = load_skeleton(name)
+    assert (skeleton.name, skeleton.num_joints, len(skeleton.pairs), len(skeleton.sigmas)) == (
+        name, joints, pairs, joints,
+    )  # fmt: skip
+    assert skeleton.limbs
+    assert all(a.lower()[0] == "l" and b.lower()[0] == "r" for a, b in skeleton.pairs if "face" not in a)
+
+
+def test_bundled_skeletons_agree_with_the_built_in_ones():
+    for name, built_in in (("mpii-16", MPII), ("coco-17", COCO)):
+        bundled = load_skeleton(name)
+        assert bundled.joints == built_in.joints and set(bundled.pairs) == set(built_in.pairs)
+        assert {frozenset(limb) for limb in bundled.limbs} == {frozenset(limb) for limb in built_in.limbs}
+    assert load_skeleton("coco-17").sigmas == COCO.sigmas
+    whole, halpe = load_skeleton("coco-wholebody-133"), load_skeleton("halpe-26")
+    assert whole.joints[:17] == halpe.joints[:17] == COCO.joints
+    assert whole.joints[whole.flip_permutation[23]] == "face-16"  # the contour of the face, from ear to ear
+
+
 def test_the_example_loads():
     assert load_skeleton(ROOT / "experiments/custom/cat_face.yaml").num_joints == 5
 

@@ -15,6 +15,8 @@ _HOMES = {
     "Pose": "inference.predictor",
     "PosePredictor": "build.predictor",
     "PersonDetector": "inference.detectors.person",
+    "PoseTracker": "tracking.tracker",
+    "TrackingSettings": "tracking.tracker",
     "UserError": "core.errors",
 }
 __all__ = [*_HOMES, "__version__"]

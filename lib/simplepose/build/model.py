@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,10 @@ from simplepose.core.errors import UserError
 from simplepose.core.images import (
     INPUT_FORMATS,
 )
+from simplepose.core.run_files import BEST_WEIGHTS, LAST_WEIGHTS
 from simplepose.core.skeletons import SKELETONS, Skeleton
 from simplepose.inference.network import InferenceSettings, PoseNetwork
+from simplepose.metrics.calibration import Calibration
 from simplepose.weights import CONFIG_KEY, WeightFile, infer_joints, read_weights
 
 if TYPE_CHECKING:
@@ -31,21 +32,21 @@ if TYPE_CHECKING:
 
     from simplepose.models.pose_resnet import PoseResNet
 
-logger = logging.getLogger("simplepose")
-
 
 def build_skeleton(config: EasyDict) -> Skeleton:
-    return find_skeleton(config)
+    return find_skeleton(config.DATASET)
 
 
 def build_codec(config: EasyDict) -> HeatmapCodec:
     extra = config.MODEL.EXTRA
-    return HeatmapCodec(tuple(config.MODEL.IMAGE_SIZE), tuple(extra.HEATMAP_SIZE), extra.SIGMA)
+    sizes = tuple(config.MODEL.IMAGE_SIZE), tuple(extra.HEATMAP_SIZE)
+    return HeatmapCodec(*sizes, extra.SIGMA, extra.UNBIASED, config.TEST.DECODER)
 
 
 def build_inference_settings(config: EasyDict) -> InferenceSettings:
     test = config.TEST
-    return InferenceSettings(test.FLIP_TEST, test.SHIFT_HEATMAP, test.POST_PROCESS)
+    shift = test.SHIFT_HEATMAP and not config.MODEL.EXTRA.UNBIASED
+    return InferenceSettings(test.FLIP_TEST, shift, test.POST_PROCESS)
 
 
 def build_model(config: EasyDict) -> PoseResNet:
@@ -78,7 +79,8 @@ def build_pose_network(config: EasyDict, model: PoseResNet) -> PoseNetwork:
     from simplepose.inference.network import paddle_network
 
     network, input_format = paddle_network(model, config.TRAIN.CPU_KERNELS), INPUT_FORMATS[config.MODEL.INPUT_FORMAT]
-    return PoseNetwork(network, build_skeleton(config), build_codec(config), input_format)
+    calibration = Calibration.from_pairs(config.MODEL.CALIBRATION)
+    return PoseNetwork(network, build_skeleton(config), build_codec(config), input_format, calibration=calibration)
 
 
 def weights_metadata(config: EasyDict, **figures: Any) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def find_model_file(model_file: str, folder: Path | None = None) -> Path:
         if not path.exists():
             raise UserError(f"no such weight file: {path}")
         return path
-    for name in ("model_best.pdparams", "final_state.pdparams"):
+    for name in (BEST_WEIGHTS, LAST_WEIGHTS):
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"no weights in {os.fspath(folder)}; train first, or name a file with --model-file")

@@ -9,6 +9,7 @@ from typing import Callable
 
 import numpy as np
 
+from simplepose.core.bundled import bundled_network
 from simplepose.core.errors import UserError, optional_packages
 from simplepose.inference import predictor
 from simplepose.inference.network import InferenceSettings, PoseNetwork
@@ -59,16 +60,17 @@ def _use_device(device: str) -> None:
 class PosePredictor(predictor.PosePredictor):
     """Poses of the people in images.
 
-    predictor = PosePredictor("posenet.onnx", detector="nanodet_m.onnx")
+    predictor = PosePredictor("posenet.onnx", detector="nanodet_m.onnx")  # or PosePredictor(): the bundled network
     poses = predictor("photo.jpg")
 
     Args:
-        network: an ONNX file of pose_estimation/export.py (Paddle is not needed), a weight file, or a `PoseNetwork`.
+        network: an ONNX file of pose_estimation/export.py (Paddle is not needed), a weight file, or a `PoseNetwork`;
+            None: the bundled network.
         settings: flip test and decoding.
         batch_size: the most people in one forward pass.
         detector: finds the people when no boxes are given: an ONNX file of a person detector, which then runs on the
             CPU, a `PersonDetector`, or any function from an image (H, W, 3) uint8 BGR to boxes (P, 4) as left, top,
-            width, height and scores (P,).
+            width, height and scores (P,). Without one the network itself finds one person, see `find_person`.
         device: where a network from a file runs: "cpu", "gpu" or "gpu:1"; for an ONNX file also an execution provider
             of ONNX Runtime, as "OpenVINOExecutionProvider". By default Paddle's own choice, and the CPU for ONNX. For
             Paddle, the device is that of the whole process.
@@ -80,13 +82,16 @@ class PosePredictor(predictor.PosePredictor):
 
     def __init__(
         self,
-        network: str | os.PathLike | PoseNetwork,
+        network: str | os.PathLike | PoseNetwork | None = None,
         settings: InferenceSettings = predictor.DEFAULTS,
         batch_size: int = 16,
         detector: str | os.PathLike | Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
         device: str | None = None,
     ):
         name = "the network"
+        if network is None:
+            network = bundled_network()
+            logger.warning("no network is named: the bundled one, %s", network)
         if not isinstance(network, PoseNetwork):
             name, network = str(network), load_pose_network(network, device)
         elif device is not None:

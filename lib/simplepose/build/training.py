@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from simplepose.training.loop import LoopSettings
     from simplepose.training.pictures import DebugPictures
     from simplepose.training.state import TrainingState
-
-logger = logging.getLogger("simplepose")
 
 MOST_UNREAD = 20  # iterations a GPU may run ahead before losses are read and Ctrl-C or a due checkpoint is handled
 

@@ -101,11 +101,27 @@ def parse_config(parser: Parser) -> tuple[argparse.Namespace, EasyDict]:
     return args, load_config(args.cfg, args.overrides, flags)
 
 
+def name_bundled(args: argparse.Namespace, flags: dict[str, Any]) -> None:
+    """Fill in the bundled network where neither an experiment nor weights are named, and say so."""
+    if args.cfg or args.model_file or any(text.startswith("TEST.MODEL_FILE=") for text in args.overrides):
+        return
+    from simplepose.core.bundled import bundled_network
+
+    args.model_file = flags["TEST.MODEL_FILE"] = str(bundled_network())
+    print(f"=> no --model-file and no --cfg: the bundled network, {args.model_file}")
+
+
 def parse_config_and_weights(
-    parser: Parser,
+    parser: Parser, bundled: bool = False
 ) -> tuple[argparse.Namespace, EasyDict, WeightFile, list[str]]:
-    """As `parse_config`, with the weights and messages about them; see `build.model.load_config_and_weights`."""
+    """As `parse_config`, with the weights and messages about them; see `build.model.load_config_and_weights`.
+
+    Args:
+        bundled: use the bundled network where none is named.
+    """
     args, flags = parse_flags(parser)
+    if bundled:
+        name_bundled(args, flags)
 
     from simplepose.build.model import load_config_and_weights
 

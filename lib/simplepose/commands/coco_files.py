@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import reprlib
-import sys
 from pathlib import Path
 
 from simplepose.commands.cli import Parser
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 EXAMPLES = """examples:
   python pose_estimation/coco_files.py subset person_keypoints_val2017.json --count 500 --output subset.json
@@ -128,7 +127,3 @@ def write(path: str, content: object) -> None:
 
     with written_whole(path) as scratch:
         scratch.write_text(json.dumps(content), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

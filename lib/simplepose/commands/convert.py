@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from simplepose.commands.cli import Parser
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 EXAMPLE = """example:
   python pose_estimation/convert.py --from pose_resnet_50_256x192.pth.tar --to weights/pose_resnet_50_256x192.pdparams --image-size 192 256
@@ -38,7 +37,27 @@ def parse_args() -> argparse.Namespace:
         "with. microsoft's and the HRNet repository's pose_resnet have the same names, and so its default (bgr); "
         "say rgb for an HRNet model trained with COLOR_RGB: true",
     )
+    stated.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="figures.json of analyze.py: the network's scores become probabilities of being right",
+    )
     return parser.parse_args()
+
+
+def read_calibration(path: str) -> list[float]:
+    """The map from scores to probabilities that analyze.py found."""
+    from simplepose.core.files import read_json
+
+    figures = read_json(path)
+    try:
+        (analysis,) = figures["files"]
+        return analysis["confidence"]["calibration"]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path} holds no calibration: name the figures.json that analyze.py wrote for one file of predictions "
+            "with scores"
+        ) from None
 
 
 def main() -> None:
@@ -60,6 +79,7 @@ def main() -> None:
         "MODEL.IMAGE_SIZE": args.image_size,
         "MODEL.STYLE": args.style,
         "MODEL.INPUT_FORMAT": args.input_format,
+        "MODEL.CALIBRATION": read_calibration(args.calibration) if args.calibration else None,
     }
     stated = {key: value for key, value in stated.items() if value is not None}
     if stated:
@@ -85,7 +105,3 @@ def main() -> None:
     if weights.dropped:
         print(f"dropped  {', '.join(weights.dropped)}")
     print(f"wrote    {args.target_file}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

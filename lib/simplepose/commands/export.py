@@ -5,7 +5,6 @@ The file describes itself: infer.py, deploy.py and PosePredictor need nothing el
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simplepose.commands.cli import config_parser, parse_config_and_weights
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from simplepose.core.codecs.base import Codec
     from simplepose.export.parity import Parity
     from simplepose.inference.network import InferenceSettings, PoseNetwork
     from simplepose.inference.sources import Frame, ImageFiles
@@ -38,7 +38,7 @@ PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 def main() -> int | None:
     parser = config_parser(__doc__, EXAMPLES, needs_cfg=False)
     add = parser.add_argument
-    add("--model-file", metavar="FILE", help="weights; default: the run's own model_best.pdparams")
+    add("--model-file", metavar="FILE", help="weights; default: those of --cfg's run, else the bundled network")
     add("--format", choices=("onnx", "paddle"), default="onnx", help="default: %(default)s")
     add("--output", metavar="FILE", help="default: output/onnx/posenet.onnx, output/paddle/posenet.json")
     add("--opset", type=int, metavar="N", help="of ONNX; default: 13")
@@ -57,7 +57,8 @@ def main() -> int | None:
     people.add_argument("--images", metavar="SOURCE", help="image, folder, glob or list; default: bundled pictures")
     people.add_argument("--data", metavar="FOLDER", help="the people of a data set, DATASET.ROOT")
     check.add_argument("--bbox-file", metavar="FILE", help="people in these images, as for infer.py; default: whole")
-    args, config, weights, notes = parse_config_and_weights(parser)
+    add("--card", metavar="FILE", help="write a model card in Markdown; with --cfg, --data and a --precision")
+    args, config, weights, notes = parse_config_and_weights(parser, bundled=True)
     if args.format == "onnx" and args.output and Path(args.output).suffix.lower() != ".onnx":
         raise UserError(f"--output is {args.output}; the name of an ONNX file ends in .onnx")
     if args.pixels and not args.with_preprocess:
@@ -66,6 +67,8 @@ def main() -> int | None:
         raise UserError("--opset and --precision go with --format onnx")
     if args.calibrate and args.precision != "int8":
         raise UserError("--calibrate goes with --precision int8")
+    if args.card and not (args.cfg and args.data and args.precision != "fp32"):
+        raise UserError("--card tells recipe and scores; add --cfg, --data, and --precision fp16 or int8")
     if args.bbox_file and not (args.images or args.calibrate):
         raise UserError("--bbox-file says where people are in --images or --calibrate; name one of them")
 
@@ -83,12 +86,14 @@ def export(args, config, weights) -> int:
     Returns:
         0, or 1 if the exported network finds different keypoints.
     """
+    from simplepose.build.data import build_evaluator, build_valid_samples
     from simplepose.build.model import build_inference_settings, build_pose_network, load_model, weights_metadata
     from simplepose.build.predictor import load_pose_network
     from simplepose.commands.parity import load_deployed
     from simplepose.export.onnx import OPSET, export_onnx, export_paddle
     from simplepose.export.parity import compare
     from simplepose.inference.network import GraphOptions
+    from simplepose.reports.model_card import write_card
 
     model = load_model(config, weights)
     original = build_pose_network(config, model)
@@ -123,6 +128,11 @@ def export(args, config, weights) -> int:
             parity, columns, more = lighten(args, config, original, exact, path, crops, settings)
             results[PRECISIONS[args.precision]] = parity
             report.update(more)
+            if args.card:
+                evaluator = build_evaluator(config, samples := build_valid_samples(config))
+                commit = str(weights.metadata.get("commit", "unknown"))
+                write_card(args.card, path, config, args.cfg, commit, len(samples), more["metrics"], evaluator.primary)
+                print(f"=> card: {args.card}")
     if args.precision == "fp32" or len(results) > 1:
         print(f"=> {weights.path} -> {path}: {signature(load_pose_network(path))}")
     return report_parity(path, results, report, columns)
@@ -181,28 +191,27 @@ def lighten(
 def choose_crops(args, config) -> tuple[np.ndarray, str]:
     """The crops to compare on, (N, H, W, 3) uint8 BGR, and their origin."""
     from simplepose.build.data import build_valid_loader
+    from simplepose.build.model import build_codec
     from simplepose.export.parity import crops_of_dataset
 
-    size_wh = tuple(config.MODEL.IMAGE_SIZE)
     if args.data:
         return crops_of_dataset(build_valid_loader(config).dataset, PARITY_CROPS), args.data
-    return image_crops(args.images, args.bbox_file, size_wh, PARITY_CROPS)
+    return image_crops(args.images, args.bbox_file, build_codec(config), PARITY_CROPS)
 
 
 def choose_calibration(args, config) -> tuple[np.ndarray, str]:
     """The crops to calibrate on, (N, H, W, 3) uint8 BGR, and their origin."""
     from simplepose.build.data import build_train_loader
+    from simplepose.build.model import build_codec
     from simplepose.export.parity import crops_of_dataset
 
     if args.data and not args.calibrate:
         crops = crops_of_dataset(build_train_loader(config).dataset, CALIBRATION_CROPS)
         return crops, f"{config.DATASET.ROOT}, {config.DATASET.TRAIN_SET}"
-    return image_crops(args.calibrate, args.bbox_file, tuple(config.MODEL.IMAGE_SIZE), CALIBRATION_CROPS)
+    return image_crops(args.calibrate, args.bbox_file, build_codec(config), CALIBRATION_CROPS)
 
 
-def image_crops(
-    source: str | None, bbox_file: str | None, size_wh: tuple[int, int], most: int
-) -> tuple[np.ndarray, str]:
+def image_crops(source: str | None, bbox_file: str | None, codec: Codec, most: int) -> tuple[np.ndarray, str]:
     """Crops (N, H, W, 3) uint8 BGR of a source, or of the bundled pictures without one; and its name."""
     from simplepose.export.parity import crops_of_images
     from simplepose.inference.box_sources import boxes_of_file, whole_image
@@ -210,8 +219,8 @@ def image_crops(
 
     if source:
         boxes = boxes_of_file(bbox_file) if bbox_file else whole_image
-        return crops_of_images(open_source(source), boxes, size_wh, most), source
-    return crops_of_images(bundled_pictures(), whole_and_parts, size_wh, most), "bundled pictures"
+        return crops_of_images(open_source(source), boxes, codec, most), source
+    return crops_of_images(bundled_pictures(), whole_and_parts, codec, most), "bundled pictures"
 
 
 def bundled_pictures() -> ImageFiles:
@@ -262,7 +271,3 @@ def signature(network: PoseNetwork) -> str:
     """Inputs and outputs of an exported network, as text."""
     ends = (network.run.session.get_inputs(), network.run.session.get_outputs())
     return " -> ".join(", ".join(f"{end.name} {end.shape} {end.type[7:-1]}" for end in side) for side in ends)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

@@ -9,10 +9,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
-from simplepose.commands.cli import add_inference_flags, config_parser, parse_flags
-from simplepose.core.errors import UserError, run_command
+from simplepose.commands.cli import Parser, add_inference_flags, config_parser, name_bundled, parse_flags
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from simplepose.build.predictor import PosePredictor
     from simplepose.inference.box_sources import BoxSource
     from simplepose.inference.writers import Output
+    from simplepose.tracking.tracker import PoseTracker
 
 EXAMPLES = """examples:
+  python pose_estimation/infer.py --img-file photo.jpg
   python pose_estimation/infer.py --model-file posenet.onnx --img-file photo.jpg
   python pose_estimation/infer.py --model-file best.pdparams --img-file us.jpg --bbox 35,20,180,400 --bbox 200,30,90,380
   python pose_estimation/infer.py --model-file posenet.onnx --img-file photos/ --detector nanodet_m.onnx --output out/
@@ -32,6 +34,23 @@ EXAMPLES = """examples:
 
 def main() -> int | None:
     parser = config_parser(__doc__, EXAMPLES, needs_cfg=False)
+    box_sources = add_run_flags(parser, "json", "coco", "csv", "npz")
+    box_sources.add_argument(
+        "--bbox", action="append", metavar="x,y,w,h", help="a person's box in pixels; may be repeated"
+    )
+    parser.add_argument("--draw-numbers", "--draw-ids", action="store_true",
+        help="number the people of each frame, anew: a number does not follow anybody through a video")  # fmt: skip
+    args, flags = parse_flags(parser)
+    check(args)
+    return infer(args, flags)
+
+
+def add_run_flags(parser: Parser, *formats: str) -> argparse._MutuallyExclusiveGroup:
+    """The flags that infer.py and track.py share, with the formats of the coordinates, the default first.
+
+    Returns:
+        The group of those that say where boxes come from.
+    """
     add_inference_flags(parser)
     add = parser.add_argument
     add("--img-file", required=True, metavar="SOURCE",
@@ -39,31 +58,24 @@ def main() -> int | None:
     add("--ignore-orientation", action="store_true", help="take pixels as stored, whatever EXIF says, as data sets do")
     box_sources = parser.add_mutually_exclusive_group()
     box_sources.add_argument(
-        "--bbox", action="append", metavar="x,y,w,h", help="a person's box in pixels; may be repeated"
-    )
-    box_sources.add_argument(
         "--bbox-file", metavar="FILE", help="boxes: COCO's results form, or CSV image,x,y,w,h,score"
     )
     box_sources.add_argument(
-        "--detector", metavar="FILE", help="ONNX file of a person detector; default: the whole image"
+        "--detector", metavar="FILE", help="ONNX file of a person detector; default: the network finds one person"
     )
     add("--detector-type", metavar="TYPE", help="yolox, paddledetection, nanodet or fastestdet; default: recognised")
     add("--det-thr", type=float, metavar="T", help="leave boxes below this score out; default: 0.3, files: all")
     add("--output", metavar="PATH", help="file or folder for the drawings; default: <name>_pose... here")
     add("--overwrite", action="store_true", help="replace the results of an earlier run")
-    add("--format", choices=("json", "coco", "csv", "npz"), default="json", help="coordinates; default: %(default)s")
+    add("--format", choices=formats, default=formats[0], help="coordinates; default: %(default)s")
     add("--draw", action=argparse.BooleanOptionalAction, default=True, help="write drawings")
     add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
-    add("--draw-numbers", "--draw-ids", action="store_true",
-        help="number the people of each frame, anew: a number does not follow anybody through a video")  # fmt: skip
     add("--draw-scores", action="store_true", help="write each person's score")
     add("--draw-plain", action="store_true", help="draw on a plain background: poses to show without the people")
-    add("--smooth", action="store_true", help="videos with one person: one-euro filter on every joint")
+    add("--smooth", action="store_true", help="videos: one-euro filter on every joint of a tracked or single person")
     add("--batch-size", dest="people", type=int, default=16, metavar="N", help="people at once through the network")
     add("--show", action="store_true", help="open a window with the drawing; q or Esc ends")
-    args, flags = parse_flags(parser)
-    check(args)
-    return infer(args, flags)
+    return box_sources
 
 
 def check(args: argparse.Namespace) -> None:
@@ -84,12 +96,22 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--batch-size is {args.people}; at least one person goes through the network")
 
 
-def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
+def infer(
+    args: argparse.Namespace,
+    flags: dict[str, Any],
+    make_tracker: Callable[[PosePredictor], PoseTracker] | None = None,
+    trails: bool = False,
+) -> int:
     """Open source, boxes, network and outputs, process frame by frame, print a summary.
+
+    Args:
+        make_tracker: of track.py; None treats each frame alone.
+        trails: draw the ways of tracked people.
 
     Returns:
         0, or 1 if one of several images failed.
     """
+    from simplepose.inference.box_sources import found_person
     from simplepose.inference.pipeline import Summary, find_poses
     from simplepose.inference.smoothing import PoseSmoother
     from simplepose.inference.sources import open_sources
@@ -103,13 +125,21 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     require_free(source, *where, args.overwrite)
     box_sources = choose_boxes(args)
     predictor = load_predictor(args, flags)
-    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_numbers, args.draw_scores, args.draw_plain)
+    if box_sources is None:
+        print("=> the network itself finds the person, one an image; a person detector is better: --detector FILE")
+        box_sources = found_person(predictor)
+    painter = Painter(predictor.skeleton, args.kpt_thr, args.draw_numbers, args.draw_scores, args.draw_plain, trails)
     smoother = PoseSmoother(source.fps, args.kpt_thr) if args.smooth and source.is_video else None
 
     outputs: list[Output] = []
     summary = Summary(args.kpt_thr)
     interrupted = False
-    results = find_poses(source, box_sources, predictor, live=source.is_live)
+    if make_tracker:
+        from simplepose.tracking.pipeline import follow_people
+
+        results = follow_people(source, box_sources, make_tracker(predictor), live=source.is_live)
+    else:
+        results = find_poses(source, box_sources, predictor, live=source.is_live)
     try:
         for frame, poses in progress_bar(results, len(source) or None, "poses"):
             if frame.failure and source.is_single:
@@ -136,9 +166,9 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     if args.smooth and not smoother:
         print("=> --smooth is for videos; nothing was smoothed")
     elif smoother and smoother.skipped:
-        print(f"=> not smoothed: {smoother.skipped} frames with several people; it takes tracking to tell them apart")
-    if args.draw_numbers and source.is_video:
-        print("=> the numbers are those of each frame alone; it takes tracking to follow people through a video")
+        print(f"=> not smoothed: {smoother.skipped} frames with several people; track.py tells them apart")
+    if args.draw_numbers and source.is_video and not make_tracker:
+        print("=> the numbers are those of each frame alone; track.py follows people through a video")
     for label, why in summary.failures:
         print(f"failed: {label}: {why}", file=sys.stderr)
     if interrupted:
@@ -146,8 +176,8 @@ def infer(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     return 1 if summary.failures else 0
 
 
-def choose_boxes(args: argparse.Namespace) -> BoxSource:
-    """Where the people's boxes come from."""
+def choose_boxes(args: argparse.Namespace) -> BoxSource | None:
+    """Where the people's boxes come from; None if the pose network is to find them."""
     from simplepose.inference import box_sources
 
     if args.bbox:
@@ -156,8 +186,7 @@ def choose_boxes(args: argparse.Namespace) -> BoxSource:
         return box_sources.boxes_of_file(args.bbox_file, args.det_thr or 0.0)
     if args.detector:
         return box_sources.detected_boxes(args.detector, args.detector_type, args.det_thr)
-    print("=> no --bbox, --bbox-file or --detector: the whole image counts as one person's box")
-    return box_sources.whole_image
+    return None
 
 
 def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredictor:
@@ -165,6 +194,7 @@ def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredi
     from simplepose.build.predictor import PosePredictor, load_pose_network
     from simplepose.inference.network import InferenceSettings
 
+    name_bundled(args, flags)
     if (args.model_file or "").lower().endswith(".onnx"):
         if args.cfg or args.overrides:
             raise UserError(f"{args.model_file} says itself what it is; leave --cfg and SECTION.KEY=value out")
@@ -215,7 +245,3 @@ def show(image: np.ndarray, wait: bool) -> bool:
         return cv2.waitKey(0 if wait else 1) & 0xFF not in (ord("q"), 27)
     except cv2.error:
         raise UserError("--show: this OpenCV cannot open a window here; leave --show out") from None
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

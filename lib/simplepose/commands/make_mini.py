@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
 from simplepose.commands.cli import Parser
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 DEFAULT_OUTPUT = Path("data/mini")
 
@@ -68,7 +67,3 @@ def main() -> int:
         if output.parent != Path(workshop):
             print(f"wrote {output}" if written else f"{output} already holds this set; kept as it is")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

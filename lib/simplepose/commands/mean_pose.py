@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from simplepose.commands.cli import config_parser, parse_config
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 
 def main() -> int | None:
@@ -26,7 +24,3 @@ def main() -> int | None:
         raise UserError(f"{config.DATASET.TEST_SET} has no labels to score against; set DATASET.TEST_SET")
     for line in evaluator.table("mean training pose", metrics):
         print(line)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from simplepose.commands.cli import add_inference_flags, config_parser, parse_config_and_weights
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,7 +183,3 @@ def load_deployed(path: Path, runtime: str) -> PoseNetwork:
         return outputs[0] if len(outputs) == 1 else outputs
 
     return PoseNetwork.from_description(network, described, path)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

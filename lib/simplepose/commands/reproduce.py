@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import simplepose
 from simplepose.commands.cli import config_parser, parse_config
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
+from simplepose.core.run_files import BEST_WEIGHTS, HISTORY, LAST_WEIGHTS
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -33,7 +34,7 @@ EXAMPLES = """examples:
 
 A curve to compare with is read from <experiment>.reference.csv beside the experiment file, if it is there.
 """
-WEIGHTS = {"best": "model_best.pdparams", "last": "final_state.pdparams"}
+WEIGHTS = {"best": BEST_WEIGHTS, "last": LAST_WEIGHTS}
 
 
 def main() -> int | None:
@@ -151,7 +152,7 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
         made = read_weights(weights).metadata
         metrics = read_json(folder / "metrics.json")
         scored[name] = Scored(made["epoch"], metrics, interval(config, folder, evaluator), folder)
-    history = read_json(trained / "history.json")
+    history = read_json(trained / HISTORY)
     return Run(seed, made["commit"], seconds, history, scored["best"], scored["last"])
 
 
@@ -185,11 +186,11 @@ def interval(config: EasyDict, folder: Path, evaluator: Evaluator) -> tuple[floa
         return None
     import numpy as np
 
+    from simplepose.metrics.compare import bootstrap_intervals
     from simplepose.metrics.pckh import load_predictions, person_hits
-    from simplepose.reports.reproduction import bootstrap_interval
 
     hits, counts = person_hits(load_predictions(folder / evaluator.predictions_file), evaluator.truth)
-    return bootstrap_interval(hits, counts, np.random.default_rng(0))
+    return tuple(bootstrap_intervals(hits, counts, np.random.default_rng(0), 10000)[0].tolist())
 
 
 def draw_poses(path: Path, config: EasyDict, samples: list, evaluator: Evaluator, run: Run) -> None:
@@ -237,7 +238,3 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
         ("machine", machine()),
         ("time, validation included", "; ".join(times)),
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

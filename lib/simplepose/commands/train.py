@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simplepose.commands.cli import add_loop_flags, config_parser, parse_config
-from simplepose.core.errors import UserError, run_command
+from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -178,7 +177,3 @@ def begin(state: TrainingState, config: EasyDict, run_folder: Path, resumed: str
         pretrained = find_pretrained(config)
         loaded, new = load_pretrained(state.model, pretrained)
         logger.info("=> pretrained: %d arrays from %s; new: %s", loaded, pretrained, ", ".join(new) or "none")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

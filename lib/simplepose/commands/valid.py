@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 from simplepose.commands.cli import add_inference_flags, add_loop_flags, config_parser, parse_config_and_weights
-from simplepose.core.errors import run_command
 
 logger = logging.getLogger("simplepose")
 
 EXAMPLES = """examples:
   python pose_estimation/valid.py --cfg experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml --flip-test
   python pose_estimation/valid.py --cfg ... --flip-test --no-shift-heatmap --model-file weights.pdparams
-  python pose_estimation/valid.py --model-file weights.pdparams DATASET.ROOT=data/mpii
+  python pose_estimation/valid.py --model-file weights.pdparams --report DATASET.ROOT=data/mpii
 """
 
 
@@ -23,6 +21,8 @@ def main() -> int | None:
     add_inference_flags(parser)
     parser.add_argument("--use-detect-bbox", action="store_true", help="COCO: detected boxes, not the annotated ones")
     parser.add_argument("--coco-bbox-file", metavar="FILE", help="COCO: the detections, TEST.COCO_BBOX_FILE")
+    parser.add_argument("--report", action="store_true", help="also show what it gets wrong: report/index.html in the "
+        "run folder, as analyze.py makes it")  # fmt: skip
     args, config, weights, notes = parse_config_and_weights(parser)
 
     from simplepose.machine.distributed import first_failure_first
@@ -37,7 +37,7 @@ def validate(args, config, weights, notes: list[str], machine: str) -> None:
     """Load configuration, data and network, then evaluate."""
     import paddle
 
-    from simplepose.build.data import build_evaluator, build_valid_loader
+    from simplepose.build.data import build_analysed_set, build_evaluator, build_valid_loader
     from simplepose.build.model import build_model, run_folder_of
     from simplepose.build.training import build_debug_pictures, build_validation_settings
     from simplepose.config.load import inert_warnings
@@ -45,6 +45,7 @@ def validate(args, config, weights, notes: list[str], machine: str) -> None:
     from simplepose.machine.device import set_device
     from simplepose.machine.distributed import ranks
     from simplepose.machine.logs import log_to, set_up_logging, start_time
+    from simplepose.reports.analysis import write_report
     from simplepose.training.evaluation import evaluate_and_report
     from simplepose.training.run_folder import make_run_folder
     from simplepose.weights.network import load_weights, require_finite
@@ -60,6 +61,7 @@ def validate(args, config, weights, notes: list[str], machine: str) -> None:
     model = build_model(config)
     load_weights(model, weights)
     logger.info("=> loading model from %s", weights.path)
+    analysed = build_analysed_set(config) if args.report else None
     loader = build_valid_loader(config)
     evaluator = build_evaluator(config, loader.dataset.samples)
     if ranks()[1] > 1:
@@ -68,7 +70,9 @@ def validate(args, config, weights, notes: list[str], machine: str) -> None:
     network = paddle_network(model, config.TRAIN.CPU_KERNELS)
     settings = build_validation_settings(config)
     evaluate_and_report(settings, network, loader, evaluator, run_folder, pictures=pictures)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))
+    if analysed and ranks()[0] == 0:
+        truth, images = analysed
+        report = run_folder / "report"
+        for line in write_report(truth, [run_folder / evaluator.predictions_file], report, images):
+            logger.info(line)
+        logger.info("=> what it gets wrong: %s", (report / "index.html").as_posix())

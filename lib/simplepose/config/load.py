@@ -13,7 +13,16 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
-from simplepose.config.schema import BILLION, DEFAULTS, DESCRIBED, KEYS, MAX_ENTRIES, MAX_PART_BYTES, SECONDS
+from simplepose.config.schema import (
+    BILLION,
+    DEFAULTS,
+    DESCRIBED,
+    KEYS,
+    MAX_ENTRIES,
+    MAX_PART_BYTES,
+    SECONDS,
+    SET_KEYS,
+)
 from simplepose.core.description import (
     BACKBONE_STRIDE,
     range_text,
@@ -21,6 +30,7 @@ from simplepose.core.description import (
 from simplepose.core.errors import UserError, has_control, shown
 from simplepose.core.files import parse_yaml, read_yaml
 from simplepose.core.skeletons import SKELETONS, Skeleton, load_skeleton, skeleton_from
+from simplepose.metrics.calibration import Calibration
 
 
 def load_config(
@@ -89,6 +99,9 @@ def _read_yaml(path: str | os.PathLike | None) -> dict[str, Any]:
     written = read_yaml(path, "configuration")
     if not isinstance(written, dict):
         raise UserError(f"{path} holds no configuration: expected sections such as DATASET and MODEL")
+    sets = written.get("DATASET")
+    if isinstance(sets, list) and sets and isinstance(sets[0], dict):  # several: the first one is the section
+        written["DATASET"] = {**sets[0], "MORE": sets[1:]}
     return dict(_leaves(written, str(path)))
 
 
@@ -139,9 +152,8 @@ def model_name(config: EasyDict) -> str:
     return f"{config.MODEL.NAME}_{config.MODEL.DEPTH}"
 
 
-def find_skeleton(config: dict[str, Any], where: str = "DATASET.SKELETON") -> Skeleton:
-    """The joints that DATASET.SKELETON defines, or else those of the data set."""
-    dataset = config["DATASET"]
+def find_skeleton(dataset: dict[str, Any], where: str = "DATASET.SKELETON") -> Skeleton:
+    """The joints that SKELETON defines in the section DATASET, or an entry of DATASET.MORE; else the data set's."""
     return skeleton_from(dataset["SKELETON"], where) if dataset["SKELETON"] else SKELETONS[dataset["DATASET"]]
 
 
@@ -217,10 +229,20 @@ def _typed(key: str, value: Any, where: str) -> Any:
         return text
     if key == "DATASET.SKELETON" and isinstance(value, dict):  # as in a weight file; validated when all keys are known
         return dict(value)
+    if key == "DATASET.MORE":
+        if not isinstance(value, (list, tuple)) or not all(isinstance(entry, dict) for entry in value):
+            raise wrong("a list of sets, as [{DATASET: coco, ROOT: data/coco, TRAIN_SET: train2017}]")
+        return [_another_set(entry, where) for entry in _within_limits(key, value, where)]
     if key == "TRAIN.CHECKPOINT_EVERY":
         if parse_interval(value) is None:
             raise wrong('a time such as "10min", "30s" or "2h", or a number of steps')
         return value
+    if key == "MODEL.CALIBRATION":
+        try:
+            calibration = Calibration.from_pairs(value)
+        except ValueError as error:
+            raise UserError(f"{key}: {error} ({where}), found {shown(value)}") from None
+        return calibration.pairs() if calibration else []
     if key == "MODEL.STYLE" and value == "paddle":  # the earlier Paddle port's word for the same network
         return "pytorch"
     if isinstance(default, bool):
@@ -249,6 +271,18 @@ def _typed(key: str, value: Any, where: str) -> Any:
     if choices and value not in choices:
         raise wrong("one of " + ", ".join(map(str, choices)))
     return _within_limits(key, value, where)
+
+
+def _another_set(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    """An entry of DATASET.MORE, checked, and with the defaults of what it leaves out."""
+    foreign = next((name for name in entry if name not in SET_KEYS), None)
+    if foreign is not None:
+        raise UserError(
+            f"{shown(foreign)} is set for another data set than the first ({where}); of its own it has "
+            f"{', '.join(SET_KEYS)}, everything else is the first one's"
+        )
+    names = [f"DATASET.{name}" for name in SET_KEYS]
+    return {key.split(".")[1]: _typed(key, entry.get(key.split(".")[1], KEYS[key].default), where) for key in names}
 
 
 def _within_limits(key: str, value: Any, where: str) -> Any:
@@ -293,16 +327,24 @@ def _derive(config: dict, where: str) -> None:
         )
     extra["HEATMAP_SIZE"] = drawn
 
-    dataset = config["DATASET"]
-    if dataset["SKELETON"] and dataset["DATASET"] != "coco":
+    skeletons = []
+    for dataset in (config["DATASET"], *config["DATASET"]["MORE"]):
+        if dataset["SKELETON"] and dataset["DATASET"] != "coco":
+            raise UserError(
+                f"DATASET.SKELETON goes with annotations in COCO's format ({where}); set DATASET.DATASET to coco, "
+                f"found {dataset['DATASET']}"
+            )
+        if isinstance(dataset["SKELETON"], str) and dataset["SKELETON"]:
+            dataset["SKELETON"] = load_skeleton(dataset["SKELETON"]).definition()  # so that config.yaml is complete
+        dataset["SKELETON"] = dataset["SKELETON"] or ""
+        skeletons.append(find_skeleton(dataset, where))
+    skeleton, *others = skeletons
+    stranger = next((other for other in others if not set(other.joints) & set(skeleton.joints)), None)
+    if stranger:
         raise UserError(
-            f"DATASET.SKELETON goes with annotations in COCO's format ({where}); set DATASET.DATASET to coco, "
-            f"found {dataset['DATASET']}"
+            f"DATASET.MORE has a set with the {stranger.name} skeleton ({where}), none of whose joints has the name of "
+            f"one of the {skeleton.name} skeleton; name the same joints the same in its SKELETON"
         )
-    if isinstance(dataset["SKELETON"], str) and dataset["SKELETON"]:
-        dataset["SKELETON"] = load_skeleton(dataset["SKELETON"]).definition()  # so that config.yaml is complete
-    dataset["SKELETON"] = dataset["SKELETON"] or ""
-    skeleton = find_skeleton(config, where)
     if model["NUM_JOINTS"] not in (None, skeleton.num_joints):
         raise UserError(
             f"MODEL.NUM_JOINTS is {model['NUM_JOINTS']} ({where}), but the {skeleton.name} skeleton has "
@@ -315,6 +357,11 @@ def _check(config: dict, where: str) -> None:
     if config["TRAIN"]["BEGIN_EPOCH"] >= config["TRAIN"]["END_EPOCH"]:
         begin, end = config["TRAIN"]["BEGIN_EPOCH"], config["TRAIN"]["END_EPOCH"]
         raise UserError(f"TRAIN.BEGIN_EPOCH is {begin} and TRAIN.END_EPOCH {end} ({where}): no epoch to train")
+    if config["DATASET"]["MORE"] and not config["LOSS"]["USE_TARGET_WEIGHT"]:
+        raise UserError(
+            f"LOSS.USE_TARGET_WEIGHT is false ({where}): joints that a set of DATASET.MORE lacks would be taught to be "
+            "nowhere; set it to true"
+        )
 
 
 def _is_int(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from simplepose.core.codecs.gaussian import DECODERS
 from simplepose.core.description import (
     ABOVE_ZERO,
     BELOW_ONE,
@@ -17,6 +18,8 @@ from simplepose.core.skeletons import MAX_JOINTS, SKELETONS
 
 MILLION, BILLION = 10**6, 10**9
 SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+SET_KEYS = ("DATASET", "ROOT", "TRAIN_SET", "SKELETON", "DATA_FORMAT")  # of DATASET, that each of several sets has
 
 MAX_ENTRIES = 1000  # of a list
 MAX_PART_BYTES = 200  # of one path component; file systems allow 255, and suffixes are added to names
@@ -63,9 +66,12 @@ KEYS: dict[str, Key] = {
     "DATASET.ROOT": Key("", circumstance=True),
     "DATASET.TRAIN_SET": Key("train"),
     "DATASET.TEST_SET": Key("valid"),
-    # custom joints in COCO's format: a YAML file, or its content; empty: the joints of DATASET
+    # custom joints in COCO's format: a YAML file, the name of a bundled skeleton, or its content; empty: the joints of
+    # DATASET
     "DATASET.SKELETON": Key("", derived_from=("DATASET.DATASET",), described=True),
     "DATASET.DATA_FORMAT": Key("jpg", choices=("jpg", "zip"), circumstance=True),  # "zip" reads images from images.zip
+    # more sets to train on, each a table of SET_KEYS; their joints are mapped onto the first set's by name
+    "DATASET.MORE": Key([]),
     # folder of the crop cache, decoded patches around the training persons; empty: photographs are decoded every time
     "DATASET.CACHE": Key(""),
     "DATASET.REDUCED_DECODE": Key(False),  # decode photographs at 1/2, 1/4 or 1/8 for training crops that much coarser
@@ -74,6 +80,10 @@ KEYS: dict[str, Key] = {
     "DATASET.FLIP": Key(True),
     "DATASET.SCALE_FACTOR": Key(0.25, limits=(0, BELOW_ONE)),  # at 1 a crop may have no size
     "DATASET.ROT_FACTOR": Key(30, limits=(0, 360)),  # degrees
+    "DATASET.SHIFT_FACTOR": Key(0.0, limits=(0, 0.5)),  # the crop moves by up to so much of its size
+    "DATASET.PROB_HALF_BODY": Key(0.0, limits=(0, 1)),  # crops of the upper or the lower body alone
+    "DATASET.COLOR_FACTOR": Key(0.0, limits=(0, 0.5)),  # each channel's brightness and contrast change by up to so much
+    "DATASET.PROB_OCCLUSION": Key(0.0, limits=(0, 1)),  # crops with a rectangle of one colour over them
     # how many unreadable training images to skip, with a warning each; one more is an error
     "DATASET.MAX_BAD": Key(0, limits=(0, BILLION)),
     "MODEL.NAME": Key("pose_resnet", choices=("pose_resnet",), described=True),
@@ -102,6 +112,8 @@ KEYS: dict[str, Key] = {
     "MODEL.INPUT_FORMAT": Key("bgr", choices=tuple(INPUT_FORMATS), described=True),  # see core/images.py
     "MODEL.EXTRA.TARGET_TYPE": Key("gaussian", choices=("gaussian",), described=True),
     "MODEL.EXTRA.SIGMA": Key(2, limits=(ABOVE_ZERO, MAX_SIGMA), described=True),  # heatmap cells
+    # UDP: sizes measured from the first pixel to the last; mirrored heatmaps then need no shift. See codecs/gaussian.py
+    "MODEL.EXTRA.UNBIASED": Key(False, described=True),
     # width, height; default: the network's output size for IMAGE_SIZE
     "MODEL.EXTRA.HEATMAP_SIZE": Key(
         None,
@@ -116,6 +128,9 @@ KEYS: dict[str, Key] = {
     "MODEL.EXTRA.NUM_DECONV_FILTERS": Key([256, 256, 256], limits=(1, MAX_CHANNELS), described=True),
     "MODEL.EXTRA.NUM_DECONV_KERNELS": Key([4, 4, 4], limits=(2, 4), described=True),
     "MODEL.EXTRA.NUM_LAYERS": Key(None, kind=int, derived_from=("MODEL.DEPTH",)),  # the original's name for MODEL.DEPTH
+    # score, probability, score, probability, ...: what makes a joint's score the probability that it is right, from
+    # analyze.py; empty: scores are the heatmaps' maxima. Poses get it (infer, deploy), COCO's rescoring does not
+    "MODEL.CALIBRATION": Key([], described=True),
     "LOSS.USE_TARGET_WEIGHT": Key(True),
     "TRAIN.BATCH_SIZE": Key(32, limits=(1, MILLION)),  # per device
     "TRAIN.SHUFFLE": Key(True),
@@ -156,7 +171,8 @@ KEYS: dict[str, Key] = {
     "TEST.BATCH_SIZE": Key(32, limits=(1, MILLION), circumstance=True),
     "TEST.FLIP_TEST": Key(False),
     "TEST.POST_PROCESS": Key(True),
-    "TEST.SHIFT_HEATMAP": Key(True),
+    "TEST.DECODER": Key("quarter", choices=DECODERS, described=True),  # POST_PROCESS's step; see codecs/gaussian.py
+    "TEST.SHIFT_HEATMAP": Key(True),  # ignored for MODEL.EXTRA.UNBIASED
     "TEST.MODEL_FILE": Key("", circumstance=True),
     "TEST.USE_GT_BBOX": Key(False),  # COCO: the annotated boxes; else those of COCO_BBOX_FILE
     "TEST.COCO_BBOX_FILE": Key(""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import os
 from pathlib import Path
 
@@ -54,30 +55,41 @@ def draw_pose(
         cv2.circle(image, points[index], thickness + 1, colors[skeleton.sides[index]], -1, cv2.LINE_AA)
 
 
-def draw_label(image: np.ndarray, box_xywh: np.ndarray, text: str) -> None:
+def track_color(track_id: int) -> tuple[int, int, int]:
+    """The colour of a track, BGR: neighbouring ids are far apart on the colour circle."""
+    red, green, blue = colorsys.hsv_to_rgb(track_id * 0.618034 % 1, 0.75, 1)  # the golden section
+    return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def draw_label(image: np.ndarray, box_xywh: np.ndarray, text: str, color: tuple[int, int, int] = MIDDLE_COLOR) -> None:
     """Draw a box with a line of text above its left corner, in place.
 
     Args:
         image: (H, W, 3) uint8, BGR.
         box_xywh: (4,) pixels.
+        color: BGR.
     """
     x, y, width, height = (float(value) for value in np.clip(box_xywh, -32768, 32767))
     scale = float(np.clip(min(width, height) / 200, 0.4, 3))
     thickness = max(1, round(scale))
     corners = (round(x), round(y)), (round(x + width), round(y + height))
-    cv2.rectangle(image, *corners, MIDDLE_COLOR, thickness, cv2.LINE_AA)
-    draw_text(image, text, (round(x), round(y)), scale)
+    cv2.rectangle(image, *corners, color, thickness, cv2.LINE_AA)
+    draw_text(image, text, (round(x), round(y)), scale, color)
 
 
-def draw_text(image: np.ndarray, text: str, left_bottom: tuple[int, int] = (0, 0), scale: float = 0.4) -> None:
+def draw_text(
+    image: np.ndarray,
+    text: str,
+    left_bottom: tuple[int, int] = (0, 0),
+    scale: float = 0.4,
+    color: tuple[int, int, int] = MIDDLE_COLOR,
+) -> None:
     """Write a line of text on a dark strip, in place; above `left_bottom` as far as the image allows."""
     thickness = max(1, round(scale))
     (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     left, bottom = max(0, left_bottom[0]), max(text_height + below, left_bottom[1])
     cv2.rectangle(image, (left, bottom - text_height - below), (left + text_width, bottom), OUTLINE_COLOR, -1)
-    cv2.putText(
-        image, text, (left, bottom - below), cv2.FONT_HERSHEY_SIMPLEX, scale, MIDDLE_COLOR, thickness, cv2.LINE_AA
-    )
+    cv2.putText(image, text, (left, bottom - below), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
 
 
 def draw_crops(crops: np.ndarray, joints: np.ndarray, shown: np.ndarray, skeleton: Skeleton) -> np.ndarray:

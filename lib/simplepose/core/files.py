@@ -7,7 +7,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import logging.handlers
 import math
 import os
 import secrets

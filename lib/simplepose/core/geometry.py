@@ -66,25 +66,25 @@ def box_to_crop(
 
 
 def crop_affine(
-    center: np.ndarray, crop_width: float, rotation_deg: float, output_size_wh: tuple[int, int], flip: bool = False
+    center: np.ndarray, crop_width: float, rotation_deg: float, extent_wh: tuple[float, float], flip: bool = False
 ) -> np.ndarray:
     """The affine from image pixels to network input pixels.
 
-    The crop's centre goes to the middle of the output, its width to the output's width; the scale is
+    The crop's centre goes to the middle of the extent, its width to the extent's width; the scale is
     the same on both axes, so the width alone decides (`get_affine_transform` of the original).
 
     Args:
         center: (2,) image pixels.
         crop_width: image pixels.
         rotation_deg: of the crop in the image, clockwise on the screen.
-        output_size_wh: of the network input.
+        extent_wh: of the network input, `Codec.extent_wh`.
         flip: mirror the image first, and with it the crop. In the original: `image[:, ::-1]`, joints and centre
             at image width - 1 - x; here the same motion is part of the affine, so no pixel is copied for it.
 
     Returns:
         (2, 3) float64.
     """
-    width, height = output_size_wh
+    width, height = extent_wh
     scale = width / crop_width
     cos, sin = math.cos(math.radians(rotation_deg)), math.sin(math.radians(rotation_deg))
     linear = scale * np.array([[cos, sin], [-sin, cos]])

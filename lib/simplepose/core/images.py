@@ -65,13 +65,17 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False, reduction: int
     Raises:
         UserError: missing, empty, too large, or not an image that OpenCV can decode completely.
     """
-    data = _read_bytes(str(path))
+    return decode_image(_read_bytes(str(path)), path, apply_exif, reduction)
+
+
+def decode_image(data: bytes, path: str | os.PathLike, apply_exif: bool = False, reduction: int = 1) -> np.ndarray:
+    """The second half of `read_image`: decode a file's content; `path` it comes from, for messages."""
     if not data:
         raise UserError(f"{path} is empty (0 bytes); replace it")
     # OpenCV 4 silently fills the missing part of a truncated JPEG with grey. Some cameras append a few bytes.
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
         raise UserError(f"{path} is a truncated JPEG ({len(data)} bytes, no end marker); fetch it again")
-    width, height = _stated_size_wh(data)
+    width, height = stated_size_wh(data)
     if width * height > MAX_IMAGE_PIXELS:  # a small file may state any size
         raise UserError(f"{path} is too large: {width} x {height}, and at most {MAX_IMAGE_PIXELS} pixels are read")
     flags = REDUCED[reduction] if apply_exif else REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -177,7 +181,17 @@ def image_file(path: str) -> str:
     return f"{archive}.zip" if at else path
 
 
-def _stated_size_wh(data: bytes) -> tuple[int, int]:
+def image_size_wh(path: str | os.PathLike) -> tuple[int, int]:
+    """Width and height of an image file as stored, from its header where that states them, without decoding.
+
+    Raises:
+        UserError: missing, or not an image.
+    """
+    size = stated_size_wh(_read_bytes(str(path)))
+    return size if min(size) > 0 else read_image(path).shape[1::-1]
+
+
+def stated_size_wh(data: bytes) -> tuple[int, int]:
     """Width and height as stated in the file's header; (0, 0) if the format or the header is unknown."""
 
     def number(at: int, size: int = 4, order: str = "big") -> int:

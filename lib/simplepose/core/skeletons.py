@@ -22,6 +22,7 @@ from simplepose.core.files import read_yaml
 MAX_JOINTS = 1000  # one heatmap each; a network of more would not fit in memory
 MAX_NAME = 100  # characters
 SIGMAS = (1e-4, 10.0)  # COCO's are 0.025 to 0.107
+LOWER_BODY = ("pelvis", "hip", "knee", "ankle", "foot", "heel", "toe")  # parts of joint names
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Skeleton:
         """The side of each joint as `pairs` has it: "left", "right", or "" for the middle."""
         side_of = {name: side for pair in self.pairs for name, side in zip(pair, ("left", "right"))}
         return tuple(side_of.get(name, "") for name in self.joints)
+
+    @cached_property
+    def lower_body(self) -> np.ndarray:
+        """(K,) bool: which joints are of the lower body, by their names."""
+        return np.array([any(part in name.lower() for part in LOWER_BODY) for name in self.joints])
 
     @cached_property
     def limb_indices(self) -> tuple[tuple[int, int], ...]:
@@ -168,15 +174,35 @@ COCO = Skeleton(
     ),
 )  # fmt: skip
 
+BUNDLED = Path(__file__).with_name("skeletons.yaml")
+
 SKELETONS = {skeleton.name: skeleton for skeleton in (MPII, COCO)}
+
+
+def bundled_skeletons() -> dict[str, dict[str, Any]]:
+    """Name -> definition of the skeletons that come with the package, as `skeleton_from` takes them."""
+    definitions = read_yaml(BUNDLED, "skeleton")
+    for name, definition in definitions.items():
+        joints = definition["joints"]
+        for key in ("pairs", "limbs"):
+            definition[key] = [[joints[a], joints[b]] for a, b in definition.get(key) or ()]
+        if not definition["pairs"]:
+            mirrored = {joint: joint.replace("left_", "right_", 1).replace("L_", "R_", 1) for joint in joints}
+            definition["pairs"] = [[a, b] for a, b in mirrored.items() if a != b and b in joints]
+        definition["name"] = name
+    return definitions
 
 
 def load_skeleton(path: str | os.PathLike) -> Skeleton:
     """Read a skeleton from a YAML file: `joints` and `sigmas`, and if there are any `pairs`, `limbs` and a `name`.
 
+    The name of one in `BUNDLED`, as "halpe-26", stands for that.
+
     Raises:
         UserError: missing file, not YAML, or an inconsistent definition.
     """
+    if not Path(path).suffix and str(path) in (bundled := bundled_skeletons()):
+        return skeleton_from(bundled[str(path)], str(path))
     definition = read_yaml(path, "skeleton")
     if not isinstance(definition, dict):
         raise UserError(f"{path} holds no skeleton: expected joints, sigmas, pairs and limbs")

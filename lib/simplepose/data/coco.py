@@ -89,7 +89,7 @@ def load_coco(
     truth = read_coco(annotation_file(root, image_set), skeleton)
     folder = image_set.replace("test-dev", "test")  # test-dev2017 is a list of images of test2017
     folder = f"{root}/images/{folder}.zip@" if data_format == "zip" else f"{root}/images/{folder}/"
-    names = [_file_name(entry, image_set) for entry in truth.images.values()]
+    names = [image_name(entry, image_set) for entry in truth.images.values()]
     paths = dict(zip(truth.images, image_paths(names, folder, str(root), f"{truth.path}: image")))
     if bbox_file is None:
         return _annotated_persons(truth, paths, aspect_ratio)
@@ -105,7 +105,8 @@ def annotation_file(root: str | Path, image_set: str) -> Path:
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _file_name(image: dict[str, Any], image_set: str) -> Any:
+def image_name(image: dict[str, Any], image_set: str = "") -> Any:
+    """An image's file: as its entry says, otherwise as COCO numbers its files."""
     if "file_name" in image:
         return image["file_name"]
     return f"COCO_{image_set}_{image['id']:012d}.jpg" if "2014" in image_set else f"{image['id']:012d}.jpg"

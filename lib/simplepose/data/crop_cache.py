@@ -19,7 +19,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ import numpy as np
 from simplepose.core.errors import UserError
 from simplepose.core.files import size_text, written_whole
 from simplepose.core.images import image_file, read_image
+from simplepose.core.threads import results_in_order
 from simplepose.data.augment import AugmentationSettings
 from simplepose.data.sample import PoseSample
 from simplepose.machine.logs import progress_bar
@@ -71,13 +71,13 @@ def shown_region(sample: PoseSample, settings: AugmentationSettings, size_wh: tu
     """The part of an image that any augmentation of a person can show, before it is clipped to the image.
 
     Args:
-        settings: bounds of scale and rotation.
+        settings: bounds of scale, rotation and shift.
         size_wh: of the network input.
     """
     pixels = sample.size[0] / size_wh[0]  # image pixels per crop pixel, at scale 1
-    half = 0.5 * np.array(size_wh) * pixels * (1 + settings.scale_factor)
-    if settings.rotation_factor:
-        half[:] = np.hypot(*half)
+    size = np.array(size_wh) * pixels * (1 + settings.scale_factor)
+    half = np.full(2, np.hypot(*size)) / 2 if settings.rotation_factor else size / 2
+    half = half + size * settings.shift_factor
     low = np.floor(sample.center - half).astype(int) - BILINEAR_MARGIN
     high = np.ceil(sample.center + half).astype(int) + BILINEAR_MARGIN + 1
     return Region(*low.tolist(), *high.tolist(), step=max(1, int(pixels * (1 - settings.scale_factor))))
@@ -189,6 +189,8 @@ def _digest(samples: Sequence[PoseSample], settings: AugmentationSettings, size_
         for sample in samples
     ]
     content = [VERSION, settings.scale_factor, bool(settings.rotation_factor), *size_wh, rows]
+    if settings.shift_factor:
+        content.append(settings.shift_factor)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -223,7 +225,9 @@ def _make(pixels: Path, samples: Sequence[PoseSample], regions: Sequence[Region]
     index = np.zeros(len(samples), INDEX)
     _index_path(pixels).unlink(missing_ok=True)
     with written_whole(pixels) as scratch, open(scratch, "wb") as stream:
-        for patches in progress_bar(_in_threads(cut, by_image, workers), len(by_image), "crop cache"):
+        for patches in progress_bar(
+            results_in_order(cut, by_image.items(), max(1, workers)), len(by_image), "crop cache"
+        ):
             for row, patch, region in patches:
                 place = (stream.tell(), patch.shape[1], patch.shape[0], region.left, region.top, region.step)
                 index[row] = (*place, zlib.crc32(patch))
@@ -261,22 +265,6 @@ def _read_or_none(image: str) -> np.ndarray | None:
         return read_image(image)
     except UserError:
         return None
-
-
-def _in_threads(cut, by_image: dict[str, list[int]], workers: int) -> Iterator[list]:
-    """Results in the images' order, computed a few images ahead."""
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        waiting = []
-        try:
-            for item in by_image.items():
-                waiting.append(pool.submit(cut, *item))
-                if len(waiting) > 2 * max(1, workers):
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @contextlib.contextmanager

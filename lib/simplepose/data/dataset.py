@@ -14,7 +14,14 @@ from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine, crop_affine, invert_affine, patch_affine
 from simplepose.core.images import REDUCED, InputFormat, crop_image, normalize, read_image
 from simplepose.core.skeletons import Skeleton
-from simplepose.data.augment import NO_AUGMENTATION, AugmentationSettings, sample_augmentation
+from simplepose.data.augment import (
+    NO_AUGMENTATION,
+    Augmentation,
+    AugmentationSettings,
+    half_body,
+    repaint,
+    sample_augmentation,
+)
 from simplepose.data.crop_cache import CropCache
 from simplepose.data.sample import PoseSample
 
@@ -98,15 +105,24 @@ class PoseDataset:
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, epoch, index))  # one generator per sample: workers run in any order
             drawn = sample_augmentation(rng, self.augmentation)
-        affine = crop_affine(
-            sample.center, sample.size[0] * drawn.scale, drawn.rotation_deg, self.codec.image_size_wh, drawn.flip
-        )
-        crop = self._crop(index, affine)
+        center, crop_width = self._frame(sample, drawn)
+        affine = crop_affine(center, crop_width, drawn.rotation_deg, self.codec.extent_wh, drawn.flip)
+        crop = repaint(self._crop(index, affine), drawn)
         joints, visible = apply_affine(affine, sample.joints), sample.visible
         if drawn.flip:  # a mirrored right wrist looks like a left one
             permutation = self.skeleton.flip_permutation
             joints, visible = joints[permutation], visible[permutation]
         return crop, joints, visible, affine
+
+    def _frame(self, sample: PoseSample, drawn: Augmentation) -> tuple[np.ndarray, float]:
+        """Centre (2,) and width of a person's crop, in image pixels."""
+        width, height = self.codec.image_size_wh
+        center, crop_width = sample.center, sample.size[0]
+        if drawn.half_body:
+            half = half_body(sample.joints, sample.visible, self.skeleton.lower_body, drawn.half_body, width / height)
+            center, crop_width = half or (center, crop_width)
+        crop_width = crop_width * drawn.scale
+        return center + np.array(drawn.shift) * (crop_width, crop_width * height / width), crop_width
 
     def _crop(self, index: int, affine: np.ndarray) -> np.ndarray:
         """A person's crop, (H, W, 3) uint8 BGR, by the affine from image to crop."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from simplepose.core.threads import results_in_order
 from simplepose.data.dataset import Batch, PoseDataset
-
-logger = logging.getLogger("simplepose")
 
 
 class BatchSampler:
@@ -79,20 +75,6 @@ class DistributedBatches:
         return [rows[start : start + self.batch_size] for start in starts][self.rank :: self.num_ranks]
 
 
-class FirstBatches:
-    """The first `count` batches of each epoch of a sampler."""
-
-    def __init__(self, sampler: BatchSampler | DistributedBatches, count: int):
-        self.sampler = sampler
-        self.count = count
-
-    def __len__(self) -> int:
-        return min(self.count, len(self.sampler))
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        return self.sampler.batches(epoch)[: self.count]
-
-
 class BatchLoader:
     """Iterates over an epoch's batches, made ahead of time by `workers` threads (0: made on demand).
 
@@ -100,33 +82,30 @@ class BatchLoader:
     Nothing is copied between processes, and exceptions arrive unchanged.
     """
 
-    def __init__(self, dataset: PoseDataset, sampler: BatchSampler | DistributedBatches | FirstBatches, workers: int):
+    def __init__(
+        self,
+        dataset: PoseDataset,
+        sampler: BatchSampler | DistributedBatches,
+        workers: int,
+        most: int | None = None,
+    ):
         self.dataset = dataset
         self.sampler = sampler
         self.workers = workers
+        self.most = most
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self.sampler) if self.most is None else min(self.most, len(self.sampler))
 
     def take(self, count: int) -> BatchLoader:
         """A loader of the first `count` batches of every epoch, or of all if there are fewer."""
-        return BatchLoader(self.dataset, FirstBatches(self.sampler, count), self.workers)
+        return BatchLoader(self.dataset, self.sampler, self.workers, count)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield the epoch's batches in order, from number `start` on."""
-        batches = self.sampler.batches(epoch)[start:]
+        batches = self.sampler.batches(epoch)[start : self.most]
         if self.workers == 0:
             for indices in batches:
                 yield self.dataset.load_batch(indices, epoch)
             return
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
-        try:
-            pending: deque = deque()
-            for indices in batches:
-                pending.append(pool.submit(self.dataset.load_batch, indices, epoch))
-                if len(pending) > self.workers:  # one batch in work for each worker and one ready
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        yield from results_in_order(self.dataset.load_batch, ((rows, epoch) for rows in batches), self.workers)

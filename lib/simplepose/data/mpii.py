@@ -34,7 +34,7 @@ def load_mpii(root: str | Path, image_set: str, data_format: str = "jpg") -> lis
         UserError: missing or malformed file, a joint count that is not 16, a value that is not a number, no persons.
     """
     path = Path(root) / "annot" / f"{image_set}.json"
-    entries = _read_entries(path)
+    entries = read_entries(path)
     where = f"{path}: entry"
     center = numbers_of(entries, "center", (2,), where)
     scale = numbers_of(entries, "scale", (), where, low=MIN_SCALE, high=MAX_PIXELS / PIXELS_PER_SCALE)
@@ -52,7 +52,8 @@ def load_mpii(root: str | Path, image_set: str, data_format: str = "jpg") -> lis
     return [PoseSample(*person) for person in zip(images, center - 1, sizes, joints, visible)]
 
 
-def _read_entries(path: Path) -> list[Any]:
+def read_entries(path: Path) -> list[Any]:
+    """The persons of an annotation file as they stand there; at least one."""
     if not path.exists():
         raise UserError(
             f"no such annotation file: {path}; DATASET.ROOT should hold annot/ and images/, and DATASET.TRAIN_SET and "

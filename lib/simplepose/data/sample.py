@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from simplepose.core.skeletons import Skeleton
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,16 @@ class PoseSample:
 def is_test_set(image_set: str) -> bool:
     """Whether a set has no labels, as MPII's test and COCO's test2017 and test-dev2017: its name starts with "test"."""
     return image_set.startswith("test")
+
+
+def with_joints_of(samples: Iterable[PoseSample], own: Skeleton, wanted: Skeleton) -> list[PoseSample]:
+    """The samples of one skeleton with the joints of another one, by name; joints they lack are unlabelled."""
+    rows = [own.joints.index(name) if name in own.joints else -1 for name in wanted.joints]
+    known = np.array(rows) >= 0
+    return [
+        replace(sample, joints=sample.joints[rows], visible=sample.visible[rows] * known.astype(np.float32))
+        for sample in samples
+    ]
 
 
 def select_well_framed(samples: Iterable[PoseSample]) -> list[PoseSample]:

@@ -11,7 +11,6 @@ a fixed colour for "left" would contradict mirrored training images and the flip
 from __future__ import annotations
 
 import colorsys
-import io
 import json
 import math
 import os
@@ -21,18 +20,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.io import savemat
 from tqdm import tqdm
 
 from simplepose.core.errors import UserError
 from simplepose.core.files import SETTINGS_BYTES, read_json, written_whole
+from simplepose.data.mpii_mat import write_ground_truth
 
 GENERATOR_VERSION = 1  # raise it when the same seed draws something else
 TEST_IMAGES = 4  # test.json is for looking, not for scoring
-
-# MPII's joint order, under the names of its ground-truth files.
-JOINT_NAMES = ("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor",
-               "neck", "head", "rwri", "relb", "rsho", "lsho", "lelb", "lwri")  # fmt: skip
 
 R_ANKLE, R_KNEE, R_HIP, L_HIP, L_KNEE, L_ANKLE, PELVIS, THORAX = range(8)
 NECK, HEAD_TOP, R_WRIST, R_ELBOW, R_SHOULDER, L_SHOULDER, L_ELBOW, L_WRIST = range(8, 16)
@@ -582,27 +577,6 @@ def _entry(image: str, person: dict, with_joints: bool) -> dict:
     return entry
 
 
-def _write_ground_truth(path: Path, entries: list[dict], head_boxes: list[np.ndarray]) -> None:
-    """Write gt_valid.mat for the entries of valid.json: 1-based, missing joints (0, 0) with jnt_missing 1."""
-    joints = np.array([entry["joints"] for entry in entries], float)  # (N, 16, 2)
-    missing = np.array([entry["joints_vis"] for entry in entries]) == 0  # (N, 16)
-    joints[missing] = 0
-    names = np.empty((1, len(JOINT_NAMES)), object)
-    names[0, :] = JOINT_NAMES
-    buffer = io.BytesIO()
-    savemat(
-        buffer,
-        {
-            "dataset_joints": names,
-            "jnt_missing": missing.T.astype(np.uint8),  # (16, N)
-            "pos_gt_src": joints.transpose(1, 2, 0),  # (16, 2, N)
-            "headboxes_src": np.round(np.stack(head_boxes, axis=-1) + 1, 2),  # (2, 2, N)
-        },
-    )
-    header = b"MATLAB 5.0 MAT-file, simplepose mini data set".ljust(116)  # savemat writes the current time there
-    path.write_bytes(header + buffer.getvalue()[116:])
-
-
 def _people_per_image(rng: np.random.Generator, images: int, persons: int | None, what: str) -> list[int | None]:
     """How many figures each picture shows; None: drawn at random by the picture."""
     if persons is None:
@@ -642,7 +616,8 @@ def _write_set(root: Path, recipe: dict) -> None:
     annotations["trainval"] = annotations["train"] + annotations["valid"]
     for split, entries in annotations.items():
         (root / "annot" / f"{split}.json").write_text(json.dumps(entries) + "\n", encoding="utf-8")
-    _write_ground_truth(root / "annot" / "gt_valid.mat", annotations["valid"], valid_head_boxes)
+    head_boxes = [np.round(box + 1, 2) for box in valid_head_boxes]
+    write_ground_truth(root / "annot" / "gt_valid.mat", annotations["valid"], head_boxes, "simplepose mini data set")
     (root / "mini.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 

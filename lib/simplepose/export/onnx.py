@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,8 @@ from simplepose.core.errors import UserError, optional_packages
 from simplepose.core.files import written_whole
 from simplepose.inference.network import PoseNetwork
 from simplepose.inference.onnx_network import METADATA_KEY
+from simplepose.machine.streams import silenced
+from simplepose.weights.onnx_files import LAYERS_KEY
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -72,6 +73,8 @@ def export_onnx(
         _fold(raw, folded)
         network = onnx.load(str(folded))
         _name(network, pose)
+        layers = {layer.full_name(): name for name, layer in model.named_sublayers() if layer.parameters(False)}
+        metadata = {**metadata, LAYERS_KEY: layers}  # so that the weights can be read back
         describe(network, {**metadata, **pose.description(), "opset": opset, "precision": "float32"})
         onnx.save(network, str(scratch))
 
@@ -149,18 +152,10 @@ def quiet(*descriptors: int) -> Iterator[io.StringIO]:
     said = io.StringIO()
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    sys.stdout.flush()
-    saved = {descriptor: os.dup(descriptor) for descriptor in descriptors}
     try:
-        with open(os.devnull, "wb") as nothing:
-            for descriptor in descriptors:
-                os.dup2(nothing.fileno(), descriptor)
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with silenced(*descriptors), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             yield said
     finally:
-        for descriptor, copy in saved.items():
-            os.dup2(copy, descriptor)
-            os.close(copy)
         logging.disable(previous)
 
 

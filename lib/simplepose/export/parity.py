@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simplepose.core.codecs.base import Codec
+from simplepose.core.codecs.dark import log_slopes
+from simplepose.core.codecs.gaussian import HeatmapCodec, argmax_cells
 from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine, as_boxes, invert_affine
+from simplepose.core.tables import markdown_table
 from simplepose.inference.network import InferenceSettings, PoseNetwork
 from simplepose.inference.predictor import cut_out
 
@@ -95,7 +98,7 @@ def ask(network: PoseNetwork, crops: np.ndarray, settings: InferenceSettings) ->
     """Run a network on crops (N, H, W, 3) uint8 BGR."""
     images = network.prepare(crops)
     if network.graph.decode:
-        return Answer(None, *network.predict(images, settings))
+        return Answer(None, *network.run(images))
     heatmaps = network.heatmaps(images, settings)
     return Answer(heatmaps, *network.codec.decode(heatmaps, settings.post_process))
 
@@ -103,7 +106,7 @@ def ask(network: PoseNetwork, crops: np.ndarray, settings: InferenceSettings) ->
 class ParityMeter:
     """Accumulates the differences between the outputs of the original and of an exported network."""
 
-    def __init__(self, codec: Codec, joint_names: Sequence[str]):
+    def __init__(self, codec: HeatmapCodec, joint_names: Sequence[str]):
         self.codec = codec
         self.joint_names = joint_names
         self.crops = 0
@@ -152,12 +155,13 @@ class ParityMeter:
 
 
 def deciding_margin(
-    codec: Codec, heatmap: np.ndarray, joint: np.ndarray, other: np.ndarray, other_score: float
+    codec: HeatmapCodec, heatmap: np.ndarray, joint: np.ndarray, other: np.ndarray, other_score: float
 ) -> float:
     """By how much a heatmap (h, w) favours its joint (2,) over the position `other` (2,), both in input pixels.
 
     If the two lie in different cells, the difference of these cells; in the same cell, the slope that decided the
-    quarter step; if only one of the two has a positive maximum at all, this maximum.
+    quarter step, or that moved the Taylor step so far; if only one of the two has a positive maximum at all, this
+    maximum.
     """
     height, width = heatmap.shape
     if (heatmap.max() > 0) != (other_score > 0):
@@ -166,6 +170,12 @@ def deciding_margin(
     if not np.isfinite(other_cell).all():
         return float("inf")
     x, y = np.clip(other_cell, 0, (width - 1, height - 1)).astype(int)
+    if codec.decoder == "dark":  # both lie within a cell of their maxima
+        shift = (other - joint) / codec.stride_xy
+        if np.abs(shift).max() > 2:
+            return float(heatmap.max() - heatmap[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].max())
+        _, (xx, yy, xy) = log_slopes(heatmap, argmax_cells(heatmap)[0], codec.sigma)
+        return float(heatmap.max() * np.abs([[xx, xy], [xy, yy]] @ shift).max())
     if (cell != other_cell).any():
         return float(heatmap.max() - heatmap[y, x])
     slopes = [0.0, 0.0]
@@ -194,7 +204,7 @@ def same_settings(exported: PoseNetwork, settings: InferenceSettings) -> Inferen
     return replace(settings, **exported.graph.fixed())
 
 
-def crops_of_images(images: ImageFiles, boxes: BoxSource, image_size_wh: tuple[int, int], most: int) -> np.ndarray:
+def crops_of_images(images: ImageFiles, boxes: BoxSource, codec: Codec, most: int) -> np.ndarray:
     """Crops (N, H, W, 3) uint8 BGR of the people in images, spread evenly if there are more than `most`.
 
     Raises:
@@ -208,7 +218,7 @@ def crops_of_images(images: ImageFiles, boxes: BoxSource, image_size_wh: tuple[i
             failure = frame.failure
             continue
         people, inside = as_boxes(boxes(frame)[0], frame.image.shape[1::-1])
-        crops.extend(cut_out(frame.image, people[inside], image_size_wh)[0])
+        crops.extend(cut_out(frame.image, people[inside], codec)[0])
     if not crops:
         raise UserError(f"{images.name} gives no crop to compare on: {failure}")
     return np.stack(spread(crops, most))
@@ -283,15 +293,15 @@ def parity_table(results: dict[str, Parity], more: dict[str, dict[str, str]] | N
     columns = (
         "crops", "difference, max", "mean", "relative", "moved > 0.1 px", "of them near-ties", "mean shift px", *more,
     )  # fmt: skip
-    lines = ["| network | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = []
     for name, parity in results.items():
         cells = (
             str(parity.crops), f"{parity.max_difference:.1e}", f"{parity.mean_difference:.1e}",
             f"{parity.max_relative_difference:.1e}", f"{len(parity.moved + parity.near_ties)} of {parity.keypoints}",
             str(len(parity.near_ties)), f"{parity.mean_shift_px:.4f}", *(column[name] for column in more.values()),
         )  # fmt: skip
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append([name, *cells])
+    return markdown_table(["network", *columns], rows)
 
 
 def moved_lines(parity: Parity, most: int = 10) -> list[str]:

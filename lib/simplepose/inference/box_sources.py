@@ -1,4 +1,4 @@
-"""Person boxes from the command line, from a file, from a detector, or the whole image.
+"""Person boxes from the command line, from a file, from a detector, from the pose network, or the whole image.
 
 A box source takes a `Frame` and returns boxes (P, 4) as left, top, width, height in pixels, and scores (P,).
 """
@@ -18,6 +18,7 @@ import numpy as np
 from simplepose.core.errors import UserError
 from simplepose.core.files import read_json, read_text
 from simplepose.core.geometry import NO_BOX, is_box
+from simplepose.inference.predictor import PosePredictor
 from simplepose.inference.sources import Frame
 
 BoxSource = Callable[[Frame], tuple[np.ndarray, np.ndarray]]
@@ -87,6 +88,18 @@ def detected_boxes(path: str | os.PathLike, kind: str | None = None, min_score: 
 
     detector = PersonDetector(path, kind, MIN_SCORE if min_score is None else min_score)
     return lambda frame: detector(frame.image)
+
+
+def found_person(predictor: PosePredictor) -> BoxSource:
+    """The one person that the pose network finds by itself, in a video near where it was in the frame before."""
+    box = None
+
+    def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal box
+        box = predictor.find_person(frame.image, box if frame.is_video else None)
+        return box[None], np.ones(1)
+
+    return source
 
 
 def image_keys(frame: Frame) -> list[str]:

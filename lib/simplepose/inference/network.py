@@ -15,6 +15,7 @@ from simplepose.core.description import close_to, number_in
 from simplepose.core.errors import UserError, shown
 from simplepose.core.images import IMAGENET_MEAN, IMAGENET_STD, InputFormat, normalize
 from simplepose.core.skeletons import Skeleton, skeleton_from
+from simplepose.metrics.calibration import Calibration
 
 logger = logging.getLogger("simplepose")
 
@@ -24,7 +25,11 @@ Network = Callable[[np.ndarray], Any]
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How heatmaps are computed and decoded (section TEST of the configuration)."""
+    """How heatmaps are computed and decoded (section TEST of the configuration).
+
+    Attributes:
+        shift_heatmap: see `flip_heatmaps`; of no effect for a codec that mirrors exactly.
+    """
 
     flip_test: bool = False
     shift_heatmap: bool = True
@@ -40,7 +45,7 @@ class GraphOptions:
         pixels: "bgr" or "rgb", the channel order of those crops, whatever the network inside wants.
         flip_test: it averages with the mirrored image, with or without `shift_heatmap`.
         decode: it gives keypoints (N, K, 2) in input pixels and scores (N, K) instead of heatmaps, with or without
-            the quarter step (`post_process`).
+            the step between cells (`post_process`).
         dynamic_size: it takes any height and width in multiples of 32.
     """
 
@@ -97,6 +102,7 @@ class PoseNetwork:
         run: (N, 3, H, W) float32 -> (N, K, h, w) float32, or as `graph` says.
         skeleton, codec, input_format: those the network was trained with.
         graph: which pre- and postprocessing `run` does itself.
+        calibration: makes a score the probability that its joint is right; None leaves the heatmap's maximum.
     """
 
     run: Network
@@ -104,6 +110,7 @@ class PoseNetwork:
     codec: Codec
     input_format: InputFormat
     graph: GraphOptions = GraphOptions()
+    calibration: Calibration | None = None
 
     def prepare(self, crops: np.ndarray) -> np.ndarray:
         """Crops (N, H, W, 3) uint8 BGR as `run` takes them."""
@@ -115,16 +122,20 @@ class PoseNetwork:
         """Heatmaps (N, K, h, w) of prepared images, of a network that does not decode; see `predict_heatmaps`."""
         if self.graph.flip_test:
             settings = replace(settings, flip_test=False)  # the graph does it
+        if self.codec.mirrors_exactly:
+            settings = replace(settings, shift_heatmap=False)
         return predict_heatmaps(self.run, images, self.skeleton.flip_permutation, settings)
 
     def predict(self, images: np.ndarray, settings: InferenceSettings) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (N, K, 2) in input pixels and scores (N, K) of prepared images.
+        """Keypoints (N, K, 2) in input pixels and scores (N, K), calibrated if the network is, of prepared images.
 
         Steps inside the graph run as exported, whatever `settings` say; see `GraphOptions.conflict`.
         """
         if self.graph.decode:
-            return self.run(images)
-        return self.codec.decode(self.heatmaps(images, settings), settings.post_process)
+            joints, scores = self.run(images)
+        else:
+            joints, scores = self.codec.decode(self.heatmaps(images, settings), settings.post_process)
+        return joints, self.calibration(scores) if self.calibration else scores
 
     def description(self) -> dict[str, Any]:
         """Everything except the network itself, as JSON values; stored in exported files."""
@@ -140,6 +151,8 @@ class PoseNetwork:
                 "std": IMAGENET_STD,
             },
             "graph": asdict(self.graph),
+            # score, probability, ...: scores out of the graph are heatmap maxima, whoever reads them interpolates
+            **({"score_calibration": self.calibration.pairs()} if self.calibration else {}),
         }
 
     @classmethod
@@ -167,7 +180,9 @@ class PoseNetwork:
             for name, value in graph.items():
                 if name != "pixels" and not isinstance(value, bool):
                     raise ValueError(f"{shown(name)} of the graph is true or false, found {shown(value)}")
-            return cls(run, skeleton, codec, InputFormat(channels == "rgb", float(divisor)), GraphOptions(**graph))
+            calibration = Calibration.from_pairs(described.get("score_calibration", []))
+            input_format = InputFormat(channels == "rgb", float(divisor))
+            return cls(run, skeleton, codec, input_format, GraphOptions(**graph), calibration)
         except KeyError as error:
             raise UserError(f"{where} describes its network incompletely (no {error}); export it again") from None
         except (AttributeError, TypeError, ValueError) as error:

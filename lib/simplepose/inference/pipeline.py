@@ -6,11 +6,12 @@ the GIL, so the stages run in parallel.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Callable, TypeVar
 
 import cv2
 
@@ -80,19 +81,27 @@ def find_poses(
     if live:
         yield from _predict(_crop(frames, boxes, predictor), predictor, 1)
         return
-    cropped = ahead(_crop(ahead(frames), boxes, predictor))
-    yield from ahead(_predict(cropped, predictor, FRAMES_PER_BATCH))
+    with contextlib.ExitStack() as stages:  # the last one ends first: nothing is read from `frames` afterwards
+        read = stages.enter_context(contextlib.closing(ahead(frames)))
+        cropped = stages.enter_context(contextlib.closing(ahead(_crop(read, boxes, predictor))))
+        yield from stages.enter_context(contextlib.closing(ahead(_predict(cropped, predictor, FRAMES_PER_BATCH))))
 
 
 def _crop(frames: Iterable[Frame], boxes: BoxSource, predictor: PosePredictor) -> Iterator[tuple[Frame, Crops | None]]:
     for frame in frames:
         crops = None
         if not frame.failure:
-            try:
-                crops = predictor.crop(frame.image, *boxes(frame))
-            except (UserError, cv2.error, MemoryError) as error:
-                frame.failure = " ".join(str(error).split()) or type(error).__name__
+            crops = or_failure(frame, lambda frame: predictor.crop(frame.image, *boxes(frame)), frame)
         yield frame, crops
+
+
+def or_failure(frame: Frame, function: Callable[..., Item], *arguments: object) -> Item | None:
+    """What the function returns; None if it fails, and then the frame says why."""
+    try:
+        return function(*arguments)
+    except (UserError, cv2.error, MemoryError) as error:
+        frame.failure = " ".join(str(error).split()) or type(error).__name__
+        return None
 
 
 def _predict(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 import numpy as np
 
+from simplepose.core.codecs.base import Codec
 from simplepose.core.errors import UserError
 from simplepose.core.geometry import apply_affine, as_boxes, box_to_crop, crop_affine, invert_affine
 from simplepose.core.images import as_image, crop_image
 from simplepose.core.oks import rescore
 from simplepose.core.skeletons import Skeleton
 from simplepose.inference.network import InferenceSettings, PoseNetwork
+from simplepose.inference.person_search import find_person
 
 logger = logging.getLogger("simplepose")
 
@@ -31,6 +34,7 @@ class Pose:
         box: (4,) left, top, width, height in pixels, as given.
         box_score: the detector's score of the box; 1 if there is none.
         skeleton: names and limbs of the joints.
+        track_id: who it is in a video, by a tracker; None without one.
     """
 
     keypoints: np.ndarray
@@ -38,6 +42,7 @@ class Pose:
     box: np.ndarray
     box_score: float
     skeleton: Skeleton
+    track_id: int | None = None
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -57,6 +62,7 @@ class Pose:
     def to_dict(self) -> dict[str, Any]:
         """The person as JSON values, joints by name."""
         return {
+            **({} if self.track_id is None else {"track_id": self.track_id}),
             "bbox": self.box.tolist(),
             "box_score": float(self.box_score),
             "pose_score": self.pose_score,
@@ -103,19 +109,19 @@ class Crops:
     lost: list[str] = field(default_factory=list)
 
 
-def cut_out(image: np.ndarray, boxes_xywh: np.ndarray, image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def cut_out(image: np.ndarray, boxes_xywh: np.ndarray, codec: Codec) -> tuple[np.ndarray, np.ndarray]:
     """Cut the people in boxes (P, 4) out of an image (H, W, 3).
 
     Returns:
-        crops (P, h, w, 3) uint8 BGR of `image_size_wh`, and affines (P, 2, 3) from image pixels to crop pixels.
+        crops (P, h, w, 3) uint8 BGR of the codec's image size, and affines (P, 2, 3) from image pixels to crop pixels.
     """
-    width, height = image_size_wh
+    width, height = codec.image_size_wh
     affines = np.empty((len(boxes_xywh), 2, 3))
     crops = np.empty((len(boxes_xywh), height, width, 3), np.uint8)
     for index, box in enumerate(boxes_xywh):
         center, size = box_to_crop(box, aspect_ratio=width / height)
-        affines[index] = crop_affine(center, size[0], 0.0, image_size_wh)
-        crops[index] = crop_image(image, affines[index], image_size_wh)
+        affines[index] = crop_affine(center, size[0], 0.0, codec.extent_wh)
+        crops[index] = crop_image(image, affines[index], codec.image_size_wh)
     return crops, affines
 
 
@@ -127,7 +133,7 @@ class PosePredictor:
         settings: flip test and decoding.
         batch_size: the most people in one forward pass.
         detector: finds the people when no boxes are given: from an image (H, W, 3) uint8 BGR to boxes (P, 4) as left,
-            top, width, height and scores (P,). None: the whole image is a box.
+            top, width, height and scores (P,). None: the network itself finds one person, see `find_person`.
         name: of the network, in messages.
 
     Raises:
@@ -148,6 +154,7 @@ class PosePredictor:
         self.settings = settings
         self.batch_size = batch_size
         self.detector = detector
+        self._running = threading.Lock()  # a search in one thread, poses in another: the network may not like both
 
     @property
     def skeleton(self) -> Skeleton:
@@ -164,8 +171,8 @@ class PosePredictor:
         Args:
             image: a file, a Pillow image, or an array of uint8: (H, W, 3) BGR, (H, W, 4) BGRA, (H, W) gray; see
                 `as_image`. Or a list of these, whose people go through the network together.
-            boxes_xywh: (P, 4) left, top, width, height in pixels; None asks the detector, and without one takes the
-                whole image as a box. For a list of images a list with one such entry for each.
+            boxes_xywh: (P, 4) left, top, width, height in pixels; None asks the detector, and without one the network
+                finds one person. For a list of images a list with one such entry for each.
             box_scores: (P,), 1 each by default; for a list of images a list of them.
 
         Returns:
@@ -201,7 +208,7 @@ class PosePredictor:
         image = as_image(image)
         height, width = image.shape[:2]
         if boxes_xywh is None:
-            boxes_xywh, box_scores = self.detector(image) if self.detector else ([(0, 0, width, height)], box_scores)
+            boxes_xywh, box_scores = self.detector(image) if self.detector else (self.find_person(image), box_scores)
         boxes, inside = as_boxes(boxes_xywh, (width, height))
         scores = np.ones(len(boxes)) if box_scores is None else np.asarray(box_scores, dtype=np.float64)
         if scores.shape != (len(boxes),) or not np.isfinite(scores).all():
@@ -211,8 +218,26 @@ class PosePredictor:
             for box in boxes[~inside]
         ]
         boxes, scores = boxes[inside], scores[inside]
-        crops, affines = cut_out(image, boxes, self.network.codec.image_size_wh)
+        crops, affines = cut_out(image, boxes, self.network.codec)
         return Crops(self.network.prepare(crops), invert_affine(affines), boxes, scores, lost)
+
+    def find_person(self, image: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
+        """The box (4,) of a person in an image (H, W, 3) uint8 BGR, found by the network; the whole image if nobody is.
+
+        It misses people smaller than a third of the image, and of several people it takes one: a detector is
+        better.
+
+        Args:
+            near: the person's box in the frame before, for videos.
+        """
+        settings = replace(self.settings, flip_test=False)
+
+        def look(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            crops, affines = cut_out(image, boxes, self.network.codec)
+            joints, scores = self._run(self.network.prepare(crops), settings)
+            return apply_affine(invert_affine(affines), joints), scores
+
+        return find_person(look, image.shape[1::-1], near)
 
     def predict(self, people: Sequence[Crops]) -> list[list[Pose]]:
         """The second half of a call: run the network on the people of several images together.
@@ -238,13 +263,19 @@ class PosePredictor:
 
     def _predict(self, images: np.ndarray, people: Sequence[Crops]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """Keypoints (K, 2) in image pixels and scores (K,) of each person."""
+        if not len(images):
+            return []
+        joints, scores = self._run(images, self.settings)
+        return zip(apply_affine(np.concatenate([crops.to_image for crops in people]), joints), scores)
+
+    def _run(self, images: np.ndarray, settings: InferenceSettings) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N, K, 2) in input pixels and scores (N, K) of prepared images, N > 0, batch by batch."""
         found = []
         for start in range(0, len(images), self.batch_size):
-            found.append(self.network.predict(images[start : start + self.batch_size], self.settings))
-        if not found:
-            return []
-        joints, scores = (np.concatenate(parts) for parts in zip(*found))  # (N, K, 2), (N, K)
-        return zip(apply_affine(np.concatenate([crops.to_image for crops in people]), joints), scores)
+            with self._running:
+                found.append(self.network.predict(images[start : start + self.batch_size], settings))
+        joints, scores = (np.concatenate(parts) for parts in zip(*found))
+        return joints, scores
 
 
 def box_text(box_xywh: np.ndarray) -> str:

@@ -55,32 +55,36 @@ class OneEuroFilter:
         self._points = np.where(known[:, None], smoothed, np.nan)
         return smoothed
 
-    def restart(self) -> None:
-        """Reset the filter: the person left, or is not alone."""
-        self._points = self._speeds = None
-
     def _weight(self, cutoff_hz: float | np.ndarray) -> float | np.ndarray:
         """The weight of the newest value in a first-order low-pass filter."""
         return 1 / (1 + self.fps / (2 * math.pi * cutoff_hz))
 
 
 class PoseSmoother:
-    """`OneEuroFilter` on the poses of a video with one person; frames with several pass unchanged.
+    """`OneEuroFilter` on the poses of a video: one for each tracked person, or for the only one. Frames with several
+    people who are not tracked pass unchanged.
 
     Attributes:
         skipped: number of frames with several people, which would need tracking.
     """
 
     def __init__(self, fps: float, min_score: float):
-        self.filter = OneEuroFilter(fps)
+        self.fps = fps
         self.min_score = min_score
         self.skipped = 0
+        self._filters: dict[int | None, OneEuroFilter] = {}  # by track; of the people of the last frame
 
     def __call__(self, poses: list[Pose]) -> list[Pose]:
-        if len(poses) != 1:
-            self.skipped += len(poses) > 1
-            self.filter.restart()
+        tracks = [pose.track_id for pose in poses]
+        if len(set(tracks)) < len(tracks):
+            self.skipped += 1
+            self._filters = {}
             return poses
-        (pose,) = poses
-        known = pose.scores >= self.min_score
-        return [replace(pose, keypoints=self.filter(pose.keypoints, known, max(pose.box[3], 1.0)))]
+        self._filters = {track: self._filters.get(track) or OneEuroFilter(self.fps) for track in tracks}
+        smoothed = []
+        for pose in poses:
+            points = self._filters[pose.track_id](
+                pose.keypoints, pose.scores >= self.min_score, max(float(pose.box[3]), 1.0)
+            )
+            smoothed.append(replace(pose, keypoints=points))
+        return smoothed

@@ -10,10 +10,8 @@ import queue
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -23,6 +21,7 @@ import cv2
 import numpy as np
 
 from simplepose.core.errors import UserError
+from simplepose.machine.streams import silenced
 
 GET_FFMPEG = "install ffmpeg, or: python -m pip install imageio-ffmpeg"
 
@@ -198,7 +197,7 @@ class OpenCvVideo:
 
     def __init__(self, path: Path, wanted: Format, fps: float, size_wh: tuple[int, int]):
         for code in wanted.opencv:
-            with _native_stderr_closed():  # it complains about each codec that it lacks
+            with silenced(2):  # it complains about each codec that it lacks
                 self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), fps, size_wh)
             if self._writer.isOpened():
                 self._codec = OPENCV_CODECS[code]
@@ -220,18 +219,3 @@ def _has_sound(program: str, path: str) -> bool:
         [program, "-hide_banner", "-nostdin", "-i", f"file:{path}"], capture_output=True, text=True, errors="replace"
     )
     return re.search(r"Stream #0:\d.*: Audio: ", probed.stderr) is not None
-
-
-@contextlib.contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    """Discard what C libraries print to standard error."""
-    sys.stderr.flush()
-    before = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)

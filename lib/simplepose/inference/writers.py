@@ -11,34 +11,52 @@ import itertools
 import json
 import os
 import secrets
+from array import array
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
-from simplepose.core.drawing import BACKGROUND_COLOR, draw_label, draw_pose, write_image
+from simplepose.core.drawing import BACKGROUND_COLOR, MIDDLE_COLOR, draw_label, draw_pose, track_color, write_image
 from simplepose.core.errors import UserError
 from simplepose.core.files import written_whole
 from simplepose.core.skeletons import Skeleton
+from simplepose.data.posetrack import JOINTS_2018, SAME_JOINT
 from simplepose.inference.predictor import Pose
 from simplepose.inference.sources import ADDRESS, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Frame, ImageFiles, Video
 from simplepose.inference.videos import FfmpegVideo, OpenCvVideo, open_video, require_format
 
-FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz"}  # and the extension of each
+FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz", "posetrack": ".json"}  # and its extension
+TRAIL = 50  # frames
 SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
 # An --output with one of these extensions names a file; for several images it should name a folder.
 FILE_EXTENSIONS = {*FORMATS.values(), *IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS}
 
 
-class Output(Protocol):
-    """Takes the results of a run."""
+class Output:
+    """Takes the results of a run, frame by frame; `str` says what was written.
 
-    def add(self, frame: Frame, poses: Sequence[Pose]) -> None: ...
+    Args:
+        paths: of the files, by frame index or one for all.
+    """
 
-    def close(self) -> None: ...
+    what = "coordinates"
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Complete the files; nothing to do where each is written at once."""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.paths[0].as_posix()}" + _more(self.paths)
 
 
 class Painter:
@@ -46,48 +64,56 @@ class Painter:
 
     Args:
         min_score: joints with a lower score are skipped.
-        numbers, scores: write each person's place in the frame's list, and score, above the box.
+        numbers, scores: write each person's track, or else place in the frame's list, and score, above the box.
         plain: cover the image first, so that nobody can be recognised.
+        trails: draw the way of each tracked person over the last `TRAIL` frames.
     """
 
     def __init__(
-        self, skeleton: Skeleton, min_score: float, numbers: bool = False, scores: bool = False, plain: bool = False
+        self,
+        skeleton: Skeleton,
+        min_score: float,
+        numbers: bool = False,
+        scores: bool = False,
+        plain: bool = False,
+        trails: bool = False,
     ):
         self.skeleton = skeleton
         self.min_score = min_score
         self.numbers = numbers
         self.scores = scores
         self.plain = plain
+        self._ways: deque[dict[int, np.ndarray]] = deque(maxlen=TRAIL if trails else 0)  # places by track
 
     def draw(self, image: np.ndarray, poses: Sequence[Pose]) -> None:
         """Draw all people onto an image, in place."""
         if self.plain:
             image[:] = BACKGROUND_COLOR
+        self._ways.append({pose.track_id: pose.keypoints.mean(axis=0) for pose in poses if pose.track_id is not None})
         for index, pose in enumerate(poses):
-            draw_pose(image, pose.keypoints, pose.scores, self.skeleton, self.min_score)
-            parts = [str(index)] * self.numbers + [f"{pose.score:.2f}"] * self.scores
+            color, number = None, index
+            if pose.track_id is not None:
+                color, number = track_color(pose.track_id), pose.track_id
+                way = [places[number] for places in self._ways if number in places]
+                if len(way) > 1:
+                    cv2.polylines(image, [np.rint(way).astype(np.int32)], False, color, 2, cv2.LINE_AA)
+            draw_pose(image, pose.keypoints, pose.scores, self.skeleton, self.min_score, color)
+            parts = [str(number)] * self.numbers + [f"{pose.score:.2f}"] * self.scores
             if parts:
-                draw_label(image, pose.box, " ".join(parts))
+                draw_label(image, pose.box, " ".join(parts), color or MIDDLE_COLOR)
 
 
-class Drawings:
+class Drawings(Output):
     """One picture per frame; `paths` by frame index. A frame that could not be read has none."""
 
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
+    what = "drawing"
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         if frame.image is not None and not frame.failure:
             write_image(self.paths[frame.index], frame.image)
 
-    def close(self) -> None:
-        """Nothing to do: every picture is written at once."""
 
-    def __str__(self) -> str:
-        return f"drawing: {self.paths[0].as_posix()}" + _more(self.paths)
-
-
-class DrawnVideo:
+class DrawnVideo(Output):
     """A video of the source's frame rate, size and sound, with one picture per frame of the source.
 
     A frame that could not be read, or that a camera took while the consumer was busy, repeats the previous one; before
@@ -99,6 +125,7 @@ class DrawnVideo:
 
     def __init__(self, path: Path, fps: float, sound_of: str | None = None):
         require_format(path)
+        super().__init__([path])
         self.path = path
         self.fps = fps
         self.sound_of = sound_of
@@ -139,13 +166,12 @@ class DrawnVideo:
         self._count += 1
 
 
-class JsonPerImage:
+class JsonPerImage(Output):
     """A JSON file for each image; `paths` by frame index."""
 
-    def __init__(self, skeleton: Skeleton, model_file: str, paths: Sequence[Path]):
-        self.skeleton = skeleton
+    def __init__(self, model_file: str, paths: Sequence[Path]):
+        super().__init__(paths)
         self.model_file = model_file
-        self.paths = paths
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         if frame.image is None or frame.failure:
@@ -162,20 +188,15 @@ class JsonPerImage:
         with written_whole(path) as scratch:
             scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
-    def close(self) -> None:
-        """Nothing to do: every file is written at once."""
 
-    def __str__(self) -> str:
-        return f"coordinates: {self.paths[0].as_posix()}" + _more(self.paths)
-
-
-class _RecordFile:
+class _RecordFile(Output):
     """A text file written record by record under a scratch name, and renamed when it is closed.
 
     Nothing is kept in memory: a run over a camera may last for days.
     """
 
     def __init__(self, path: Path, head: str, tail: str, separator: str):
+        super().__init__([path])
         _make_folder(path)
         self.path = path
         self.tail = tail
@@ -204,29 +225,22 @@ class _RecordFile:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from None
 
 
-class JsonVideo:
+class JsonVideo(_RecordFile):
     """One JSON file for a video: its properties, and a list of frames with their people."""
 
-    def __init__(self, skeleton: Skeleton, model_file: str, path: Path, video: str, fps: float):
-        self.skeleton = skeleton
+    def __init__(self, model_file: str, path: Path, video: str, fps: float):
         head = json.dumps({"video": video, "fps": fps, "model_file": model_file, "frames": []}, ensure_ascii=False)
-        self._file = _RecordFile(path, head.removesuffix("]}") + "\n", "\n]}\n", ",\n")
+        super().__init__(path, head.removesuffix("]}") + "\n", "\n]}\n", ",\n")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         record: dict[str, Any] = {"frame": frame.index}
         if frame.failure:
             record["failure"] = frame.failure
         record["people"] = [pose.to_dict() for pose in poses]
-        self._file.write(json.dumps(record, ensure_ascii=False))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+        self.write(json.dumps(record, ensure_ascii=False))
 
 
-class CocoResults:
+class CocoResults(_RecordFile):
     """COCO's results form for keypoints, readable by pycocotools' `loadRes`.
 
     `image_id` is the number that the file name spells (139 for 000000000139.jpg), else, and for videos, the frame's
@@ -234,7 +248,7 @@ class CocoResults:
     """
 
     def __init__(self, path: Path):
-        self._file = _RecordFile(path, "[\n", "\n]\n", ",\n")
+        super().__init__(path, "[\n", "\n]\n", ",\n")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         stem = Path(frame.name).stem
@@ -249,35 +263,71 @@ class CocoResults:
                 "box_score": float(pose.box_score),
                 "pose_score": pose.pose_score,
                 "file_name": Path(frame.name).name,
+                **({} if pose.track_id is None else {"track_id": pose.track_id}),
             }
-            self._file.write(json.dumps(record, ensure_ascii=False))
+            self.write(json.dumps(record, ensure_ascii=False))
+
+
+class PoseTrackResults(_RecordFile):
+    """PoseTrack's form of 2018: annotations with a `track_id`, and the images they belong to.
+
+    Joints are PoseTrack's 17, those that the network does not have all 0; of a skeleton without any of them its own.
+    Frames of a video are called <video>/<index>.jpg.
+    """
+
+    def __init__(self, skeleton: Skeleton, path: Path, source: ImageFiles | Video):
+        own = [SAME_JOINT.get(joint, joint) for joint in skeleton.joints]
+        self.joints = JOINTS_2018 if set(own).intersection(JOINTS_2018) else skeleton.joints
+        self._columns = [own.index(joint) if joint in own else None for joint in self.joints]
+        self._source = source
+        self._frames = array("q")  # their indices; a video may be long
+        self._count = 0
+        super().__init__(path, '{"annotations": [\n', "", ",\n")
+
+    def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        self._frames.append(frame.index)
+        for pose in poses:
+            points = np.column_stack([pose.keypoints, np.ones(len(pose.scores)), pose.scores])
+            points = np.array([np.zeros(4) if column is None else points[column] for column in self._columns])
+            record = {
+                "id": self._count,
+                "image_id": frame.index,
+                "track_id": pose.track_id,
+                "category_id": 1,
+                "keypoints": points[:, :3].round(2).ravel().tolist(),
+                "scores": points[:, 3].round(4).tolist(),
+                "bbox": pose.box.round(2).tolist(),
+                "score": round(pose.score, 4),
+            }
+            self.write(json.dumps(record))
+            self._count += 1
 
     def close(self) -> None:
-        self._file.close()
+        images = ",\n".join(json.dumps({"id": index, "file_name": self._image(index)}) for index in self._frames)
+        categories = json.dumps([{"id": 1, "name": "person", "keypoints": self.joints}])
+        self.tail = f'\n], "images": [\n{images}\n], "categories": {categories}}}\n'
+        super().close()
 
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+    def _image(self, index: int) -> str:
+        return f"{_name(self._source)}/{index:06d}.jpg" if self._source.is_video else self._source.paths[index]
 
 
-class CsvTable:
-    """One line per person: image, frame, person, box, `SCORES`, then x, y and score of every joint."""
+class CsvTable(_RecordFile):
+    """One line per person: image, frame, person (of a tracked one its id), box, `SCORES`, then x, y and score of every
+    joint.
+    """
 
     def __init__(self, skeleton: Skeleton, path: Path):
         columns = ["image", "frame", "person", "box_x", "box_y", "box_w", "box_h", *SCORES]
         columns += [f"{joint}_{value}" for joint in skeleton.joints for value in ("x", "y", "score")]
-        self._file = _RecordFile(path, self._line(columns), "", "")
+        super().__init__(path, self._line(columns), "", "")
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         for index, pose in enumerate(poses):
             points = np.column_stack([pose.keypoints, pose.scores]).ravel()
             numbers = [f"{value:.6g}" for value in (*pose.box, *(getattr(pose, name) for name in SCORES), *points)]
-            self._file.write(self._line([frame.name, frame.index, index, *numbers]))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __str__(self) -> str:
-        return f"coordinates: {self._file.path.as_posix()}"
+            person = index if pose.track_id is None else pose.track_id
+            self.write(self._line([frame.name, frame.index, person, *numbers]))
 
     @staticmethod
     def _line(values: Sequence[Any]) -> str:
@@ -286,12 +336,13 @@ class CsvTable:
         return text.getvalue()
 
 
-class NpzTable:
+class NpzTable(Output):
     """Arrays over all N people: image (N,), frame (N,), box (N, 4), keypoints (N, K, 2), scores (N, K), and of
-    `SCORES` (N,) each. `joints` (K,) names the columns.
+    `SCORES` (N,) each; of tracked people also track_id (N,). `joints` (K,) names the columns.
     """
 
     def __init__(self, skeleton: Skeleton, path: Path):
+        super().__init__([path])
         _make_folder(path)
         self.skeleton = skeleton
         self.path = path
@@ -303,6 +354,7 @@ class NpzTable:
     def close(self) -> None:
         images, frames, poses = zip(*self._rows) if self._rows else ((), (), ())
         num_joints = self.skeleton.num_joints
+        tracks = [pose.track_id for pose in poses]
         with written_whole(self.path) as scratch, open(scratch, "wb") as stream:
             np.savez_compressed(
                 stream,
@@ -313,10 +365,8 @@ class NpzTable:
                 keypoints=np.array([pose.keypoints for pose in poses]).reshape(-1, num_joints, 2),
                 scores=np.array([pose.scores for pose in poses]).reshape(-1, num_joints),
                 **{name: np.array([getattr(pose, name) for pose in poses], dtype=np.float64) for name in SCORES},
+                **({} if None in tracks or not tracks else {"track_id": np.array(tracks)}),
             )
-
-    def __str__(self) -> str:
-        return f"coordinates: {self.path.as_posix()}"
 
 
 def choose_outputs(
@@ -344,10 +394,12 @@ def choose_outputs(
         outputs.append(CsvTable(skeleton, coordinates[0]))
     elif form == "npz":
         outputs.append(NpzTable(skeleton, coordinates[0]))
+    elif form == "posetrack":
+        outputs.append(PoseTrackResults(skeleton, coordinates[0], source))
     elif source.is_video:
-        outputs.append(JsonVideo(skeleton, model_file, coordinates[0], source.name, source.fps))
+        outputs.append(JsonVideo(model_file, coordinates[0], source.name, source.fps))
     else:
-        outputs.append(JsonPerImage(skeleton, model_file, coordinates))
+        outputs.append(JsonPerImage(model_file, coordinates))
     return outputs
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import logging.handlers
 import os
 import re
 import time
 from collections.abc import Iterator
 from typing import Any
-
-logger = logging.getLogger("simplepose")
 
 
 def ranks() -> tuple[int, int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
-import logging
-import logging.handlers
 import os
 import platform
 import signal
@@ -17,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simplepose.machine.device import available_cores
-
-logger = logging.getLogger("simplepose")
 
 
 def start_paddle() -> str:

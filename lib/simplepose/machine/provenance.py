@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import logging.handlers
 import os
 import platform
 import subprocess
@@ -13,8 +11,6 @@ from pathlib import Path
 
 import simplepose
 from simplepose.machine.device import available_cores
-
-logger = logging.getLogger("simplepose")
 
 
 def machine() -> str:

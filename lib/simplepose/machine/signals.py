@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import logging.handlers
 import os
 import signal
 import time
 
 from simplepose.machine.distributed import ranks
-
-logger = logging.getLogger("simplepose")
 
 
 class Stopped(Exception):

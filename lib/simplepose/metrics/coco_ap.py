@@ -13,7 +13,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,12 +21,17 @@ from simplepose.core.errors import UserError
 from simplepose.core.files import written_whole
 from simplepose.core.oks import oks, rescore
 from simplepose.core.skeletons import Skeleton
+from simplepose.core.tables import markdown_table
 from simplepose.data.coco import MALFORMED, OTHER_CATEGORY, CocoAnnotations, describe_faults, read_results
 from simplepose.data.fields import MAX_PIXELS
 from simplepose.data.sample import PoseSample
 from simplepose.metrics.collector import PredictionCollector
 
+if TYPE_CHECKING:
+    from pycocotools.cocoeval import COCOeval
+
 PRIMARY = "AP"
+ALL_AREAS = ("all", "medium", "large")
 # COCO's ten figures in pycocotools' order; "Ap .5" is the original's spelling.
 COLUMNS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
@@ -82,21 +87,8 @@ def coco_metrics(truth: CocoAnnotations, results: Sequence[dict[str, Any]], skel
         results: entries with image_id, category_id, keypoints (3K numbers) and score.
         skeleton: its sigmas are used.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
+    evaluation = keypoint_evaluation(truth, results, skeleton, ALL_AREAS)
     with contextlib.redirect_stdout(io.StringIO()):  # silences its progress and the figures that our table has
-        ground_truth = COCO()
-        ground_truth.dataset = {
-            "images": list(truth.images.values()),
-            "categories": truth.categories,
-            # A match is stored as the annotation's id, and an id of 0 reads as no match: count them from 1.
-            "annotations": [{**annotation, "id": number} for number, annotation in enumerate(truth.annotations, 1)],
-        }
-        ground_truth.createIndex()
-        evaluation = COCOeval(ground_truth, ground_truth.loadRes([dict(result) for result in results]), "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-        evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     # pycocotools gives -1 where no person of that size is annotated
@@ -105,11 +97,7 @@ def coco_metrics(truth: CocoAnnotations, results: Sequence[dict[str, Any]], skel
 
 def coco_table(arch: str, metrics: dict[str, float]) -> list[str]:
     """The three lines of the original's Markdown table."""
-    return [
-        "| Arch | " + " | ".join(COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-        f"| {arch} | " + " | ".join(f"{metrics[name]:.3f}" for name in COLUMNS) + " |",
-    ]
+    return markdown_table(["Arch", *COLUMNS], [[arch, *(f"{metrics[name]:.3f}" for name in COLUMNS)]])
 
 
 def load_results(path: str | Path, truth: CocoAnnotations, skeleton: Skeleton) -> list[dict[str, Any]]:
@@ -143,6 +131,45 @@ def _result_fault(result: Any, truth: CocoAnnotations, length: int) -> str | Non
         return None if (np.abs(numbers) <= MAX_PIXELS).all() else "with numbers that are not finite or much too large"
     except (KeyError, TypeError, ValueError, OverflowError):
         return MALFORMED
+
+
+def keypoint_evaluation(
+    truth: CocoAnnotations,
+    results: Sequence[dict[str, Any]],
+    skeleton: Skeleton,
+    areas: Sequence[str] = ("all",),
+    oks_thresholds: Sequence[float] | None = None,
+) -> COCOeval:
+    """pycocotools' evaluation: every result matched, image by image; nothing summed up yet.
+
+    Args:
+        areas: of "all", "medium" and "large".
+        oks_thresholds: to match at; None for COCO's ten.
+
+    Returns:
+        Its ids count from 1: id n is `truth.annotations[n - 1]`, and `results[n - 1]`.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # silences its progress
+        ground_truth = COCO()
+        ground_truth.dataset = {
+            "images": list(truth.images.values()),
+            "categories": truth.categories,
+            # A match is stored as the annotation's id, and an id of 0 reads as no match: count them from 1.
+            "annotations": [{**annotation, "id": number} for number, annotation in enumerate(truth.annotations, 1)],
+        }
+        ground_truth.createIndex()
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes([dict(result) for result in results]), "keypoints")
+        params = evaluation.params
+        params.kpt_oks_sigmas = np.array(skeleton.sigmas)
+        ranges = dict(zip(params.areaRngLbl, params.areaRng))
+        params.areaRngLbl, params.areaRng = list(areas), [ranges[area] for area in areas]
+        if oks_thresholds is not None:
+            params.iouThrs = np.array(oks_thresholds)
+        evaluation.evaluate()
+    return evaluation
 
 
 class CocoEvaluator(PredictionCollector):

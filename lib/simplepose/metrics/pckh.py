@@ -15,6 +15,7 @@ from scipy.io import loadmat, savemat, whosmat
 
 from simplepose.core.errors import UserError
 from simplepose.core.files import require_regular, written_whole
+from simplepose.core.tables import markdown_table
 from simplepose.data.fields import MAX_PIXELS
 from simplepose.metrics.collector import PredictionCollector
 
@@ -104,6 +105,18 @@ def load_predictions(path: str | Path) -> np.ndarray:
     if predictions.ndim != 3 or predictions.shape[2] not in (2, 3):
         raise UserError(f"{path}: preds has shape {predictions.shape}, expected (persons, joints, 2 or 3)")
     return _finite(content, "preds", path)[..., :2]
+
+
+def load_scores(path: str | Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The joints' scores (N, K) in a file of predictions: `scores`, as here, or the third number in `preds`.
+
+    Returns:
+        None if it has neither, or `scores` of another shape.
+    """
+    content = _load_mat(path, ("preds", "scores"))
+    if getattr(content.get("scores"), "shape", None) == shape:
+        return _finite(content, "scores", path)
+    return _finite(content, "preds", path)[..., 2] if content["preds"].shape[2] == 3 else None
 
 
 def _finite(content: dict[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
@@ -208,11 +221,7 @@ def pckh_metrics(predictions: np.ndarray, truth: PckhGroundTruth) -> dict[str, f
 def pckh_table(arch: str, metrics: dict[str, float]) -> list[str]:
     """The three lines of the original's Markdown table; its "Mean@0.1" is the mean at 0.11."""
     printed = {**{name: metrics[name] for name in (*COLUMNS, PRIMARY)}, "Mean@0.1": metrics["Mean@0.11"]}
-    return [
-        "| Arch | " + " | ".join(printed) + " |",
-        "|---" * (len(printed) + 1) + "|",
-        f"| {arch} | " + " | ".join(f"{value:.3f}" for value in printed.values()) + " |",
-    ]
+    return markdown_table(["Arch", *printed], [[arch, *(f"{value:.3f}" for value in printed.values())]])
 
 
 class PckhEvaluator(PredictionCollector):

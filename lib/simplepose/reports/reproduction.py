@@ -21,6 +21,7 @@ from simplepose.core.errors import UserError
 from simplepose.core.files import read_text, written_whole
 from simplepose.core.geometry import apply_affine, crop_affine
 from simplepose.core.skeletons import Skeleton
+from simplepose.core.tables import markdown_table
 from simplepose.data.sample import PoseSample
 
 # Criteria of a reproduction: the training loss of each epoch, without the first two, which depend on the initial
@@ -34,7 +35,7 @@ COLORS = [f"tab:{name}" for name in ("orange", "blue", "green", "red", "purple",
 GRAYS = ("0.35", "0.6", "0.75")
 
 PERSONS_A_ROW = 8
-CELL = 160  # pixels
+CELL, CAPTION = 160, 24  # pixels
 POSES_CAPTION = "Rows: the best, middling and worst validation persons; grey as annotated. Weights of the last epoch"
 TRUTH_COLOR = (200, 200, 200)
 
@@ -199,7 +200,7 @@ def draw_poses(
     counts: np.ndarray,
     skeleton: Skeleton,
 ) -> None:
-    """A sheet of the best, median and worst persons, one row each: no photograph, the annotation in grey.
+    """A sheet of the best, median and worst persons, one row each under its caption: no photograph.
 
     Args:
         predictions: (N, K, 2) image pixels, 0-based.
@@ -210,7 +211,12 @@ def draw_poses(
     middle = max(0, (len(persons) - PERSONS_A_ROW) // 2)
     chosen = [persons[:PERSONS_A_ROW], persons[middle:][:PERSONS_A_ROW], persons[-PERSONS_A_ROW:]]
     rows = []
-    for row in chosen:
+    for name, row in zip(("Best", "Median", "Worst"), chosen):
+        caption = np.full((CAPTION, CELL * len(row), 3), BACKGROUND_COLOR, np.uint8)
+        legend = (
+            "joints found of those annotated; grey: annotated, orange: the person's left, blue: right, green: middle"
+        )
+        draw_text(caption, f"{name}: {legend}", (4, CAPTION - 6))
         cells = []
         for person in row:
             sample = samples[person]
@@ -221,7 +227,7 @@ def draw_poses(
             draw_pose(cell, found, np.ones(len(found)), skeleton)
             draw_text(cell, f"{hits[person]} of {counts[person]}")
             cells.append(cell)
-        rows.append(np.hstack(cells))
+        rows += [caption, np.hstack(cells)]
     write_image(path, np.vstack(rows))
 
 
@@ -248,12 +254,20 @@ def write_page(
         facts: (what, value) of the recipe and the machine.
         pictures: file names beside the page, by heading; the first heads the table of epochs.
     """
-    lines = [f"# {Path(cfg).with_suffix('').as_posix()}", "", "```bash", command, "```", "", *_table(("", ""), facts)]
+    lines = [
+        f"# {Path(cfg).with_suffix('').as_posix()}",
+        "",
+        "```bash",
+        command,
+        "```",
+        "",
+        *markdown_table(("", ""), facts),
+    ]
     if reference:
         rows = [
             (check.what, check.found, "yes" if check.passed else "**no**") for check in checks(runs, reference, primary)
         ]
-        lines += ["", "## Held against the reference", "", *_table(("what", "found", "holds"), rows)]
+        lines += ["", "## Held against the reference", "", *markdown_table(("what", "found", "holds"), rows)]
     (heading, curves), *others = pictures.items()
     lines += ["", f"## {heading}", "", f"![{heading}]({curves})", "", *_epochs(runs, reference, primary)]
     lines += ["", "## Scores", "", *_scores(runs, reference, primary)]
@@ -274,7 +288,7 @@ def _epochs(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str
         entries = [history[epoch] if epoch < len(history) else {} for _, history in curves]
         losses = [_number(entry.get("train_loss"), 6) for entry in entries]
         rows.append([str(epoch), *losses, *(_number(entry.get(primary), 2) for entry in entries)])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _scores(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str) -> list[str]:
@@ -290,7 +304,7 @@ def _scores(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str
     for seed, curve in reference.items():
         values = [_number(curve[-1].get(column), 2) for column in columns]
         rows.append([f"reference, seed {seed}, last (epoch {len(curve) - 1})", *values, ""])
-    lines = _table(("", *columns, f"95 % of {primary}"), rows)
+    lines = markdown_table(("", *columns, f"95 % of {primary}"), rows)
     if len(runs) > 1:
         finals = [run.last.metrics[primary] for run in runs]
         spread = f"The final {primary} of our seeds spreads over {max(finals) - min(finals):.2f} points."
@@ -298,27 +312,5 @@ def _scores(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str
     return lines
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table's lines."""
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None or np.isnan(value) else f"{value:.{digits}f}"
-
-
-def bootstrap_interval(
-    hits: np.ndarray, counts: np.ndarray, rng: np.random.Generator, samples: int = 10000
-) -> tuple[float, float]:
-    """95 % bootstrap interval of the percentage hits / counts, for another sample of such persons.
-
-    Args:
-        hits, counts: (N,), of each person.
-        rng: draws N persons with replacement, `samples` times.
-    """
-    totals = []
-    for _ in range(samples):
-        drawn = rng.integers(len(hits), size=len(hits))
-        totals.append(100 * hits[drawn].sum() / counts[drawn].sum())
-    low, high = np.percentile(totals, (2.5, 97.5))
-    return float(low), float(high)

@@ -12,22 +12,13 @@ from typing import Any, Callable
 
 from simplepose.core.errors import UserError
 from simplepose.core.files import finite_or_none, remove_scratch, write_json, write_or_warn, written_whole
+from simplepose.core.run_files import BEST_WEIGHTS, CHECKPOINT, HISTORY, LAST_WEIGHTS
 from simplepose.machine.distributed import broadcast, ranks
 from simplepose.training.state import TrainingState
-from simplepose.weights import (
-    METADATA_KEY,
-    read_pickle_checked,
-    write_checked,
-)
+from simplepose.weights import METADATA_KEY, read_pickle_checked, write_checked
 from simplepose.weights.network import save_weights
 
 logger = logging.getLogger("simplepose")
-
-# In the run folder:
-CHECKPOINT = "checkpoint"  # the newest; checkpoint.1 is the one before
-BEST_WEIGHTS = "model_best.pdparams"
-LAST_WEIGHTS = "final_state.pdparams"
-HISTORY = "history.json"
 
 
 def save_checkpoint(

@@ -14,10 +14,11 @@ from pathlib import Path
 from paddle import nn
 
 from simplepose.core.files import size_text
+from simplepose.core.run_files import CHECKPOINT, LAST_WEIGHTS
 from simplepose.data.loader import BatchLoader
 from simplepose.inference.network import Network
 from simplepose.machine.distributed import ranks
-from simplepose.training.checkpoint import CHECKPOINT, LAST_WEIGHTS, CheckpointKeeper, load_checkpoint, save_checkpoint
+from simplepose.training.checkpoint import CheckpointKeeper, load_checkpoint, save_checkpoint
 from simplepose.training.evaluation import Evaluator, ValidationSettings, evaluate
 from simplepose.training.health import Health
 from simplepose.training.loop import LoopSettings, Watcher, train_one_epoch

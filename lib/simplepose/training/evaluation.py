@@ -162,7 +162,12 @@ def evaluate_and_report(
     if ranks()[0] != 0:
         return figures, {}
     metrics = evaluator.compute()
-    recipe = {"test_set": settings.test_set, "boxes": settings.boxes, **asdict(settings.inference)}
+    recipe = {
+        "test_set": settings.test_set,
+        "boxes": settings.boxes,
+        **asdict(settings.inference),
+        "decoder": loader.dataset.codec.decoder,
+    }
     # Scores on annotated and on detected boxes, with and without the flip test, differ: always log the recipe, too.
     logger.info("=> %s", ", ".join(f"{name} {value}" for name, value in recipe.items()))
     if metrics:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from simplepose.core.files import write_or_warn
 from simplepose.core.images import InputFormat, denormalize
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.dataset import Batch
-
-logger = logging.getLogger("simplepose")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import logging.handlers
 import os
 import tempfile
 import time
@@ -13,8 +11,6 @@ from pathlib import Path
 
 from simplepose.core.errors import UserError
 from simplepose.machine.distributed import ranks
-
-logger = logging.getLogger("simplepose")
 
 
 def make_run_folder(folder: Path, setting: str = "OUTPUT_DIR") -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.core.errors import UserError
+from simplepose.core.errors import UserError, shown
 from simplepose.core.files import WEIGHT_BYTES, parse_json, require_regular, written_whole
 from simplepose.weights.names import (
     INPUT_FORMATS,
@@ -30,9 +30,10 @@ from simplepose.weights.names import (
     recognise_source,
     to_project,
 )
+from simplepose.weights.onnx_files import NOTE as FOLDED
+from simplepose.weights.onnx_files import read_onnx
 from simplepose.weights.paddle_files import METADATA_KEY, read_paddle, write_checked, write_paddle
 from simplepose.weights.report import compare
-from simplepose.weights.safe_pickle import shown
 from simplepose.weights.safetensors_files import read_safetensors, write_safetensors
 from simplepose.weights.torch_files import (
     LEGACY_MAGIC,
@@ -82,7 +83,7 @@ class WeightFile:
             known.
         metadata: what this project saved beside the tensors; of a foreign file its "source", and under
             "config" how its pixels were prepared.
-        file_format: "PyTorch (zip)", "PyTorch (legacy)", "Paddle" or "safetensors".
+        file_format: "PyTorch (zip)", "PyTorch (legacy)", "Paddle", "safetensors" or "ONNX".
         source: one of `SOURCES`, or "unknown" (the names are then the file's own).
         dropped: names of the file that were left out, such as a classifier's.
         notes: messages about conversions of element types, and about a guess.
@@ -110,7 +111,8 @@ def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFi
     """Read weights of any known format and source; both are recognised from the content.
 
     Args:
-        path: .pth, .pth.tar, .pt, .pdparams, .safetensors, or a training checkpoint that holds a state dict.
+        path: .pth, .pth.tar, .pt, .pdparams, .safetensors, a training checkpoint that holds a state dict, or an .onnx
+            file of export.py.
         source: one of `SOURCES` to overrule recognition.
     Raises:
         UserError: not a weight file, damaged, asks to run code, or holds no tensors.
@@ -120,7 +122,9 @@ def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFi
         raise UserError(f"{source} is not a known source of weights; known are {', '.join(SOURCES)}")
     file_format = _file_format(path)
     metadata_text: str | None = None
-    if file_format == "safetensors":
+    if file_format == "ONNX":
+        value, metadata_text = read_onnx(path)
+    elif file_format == "safetensors":
         value, texts = read_safetensors(path)
         metadata_text = texts.get(METADATA_KEY)
     elif file_format == "Paddle":
@@ -136,6 +140,7 @@ def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFi
     arrays = {name: array for name, array in raw.items() if isinstance(array, np.ndarray) and isinstance(name, str)}
     dropped = [str(name) for name in raw if name not in arrays and name != METADATA_KEY]
     arrays, notes = _as_float32(arrays, path, paddle=file_format == "Paddle")
+    notes += [FOLDED] if file_format == "ONNX" else []
 
     recognised = source or recognise_source(arrays)
     if recognised == "simplepose" and source is None and metadata_text is None and file_format == "Paddle":
@@ -213,6 +218,8 @@ def _file_format(path: str) -> str:
         return "Paddle"
     if head[8:9] == b"{":
         return "safetensors"
+    if head[:1] == b"\x08" and path.lower().endswith(".onnx"):
+        return "ONNX"
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not the weights themselves: run `git lfs pull`")
     if head.lstrip()[:1] == b"<":

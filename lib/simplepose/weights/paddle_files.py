@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from simplepose.weights.pickle_writer import PickleWriter
+from simplepose.weights.pickle_writer import Pickler
 from simplepose.weights.safe_pickle import Refused, check_sizes, load_pickle, reading
 
 NAME_TABLE = "StructuredToParameterName@@"
@@ -75,30 +75,17 @@ def write_paddle(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray], 
     Args:
         state_dict: name -> array.
         metadata: JSON text, stored under the extra key "simplepose".
-    The arrays go straight to the file without a copy; numpy before and since version 2 can read them. The
-    same input gives the same bytes.
+    numpy before and since version 2 can read the arrays. The same input gives the same bytes.
     """
     with open(path, "wb") as stream:
-        pickle = PickleWriter(stream, PICKLE_PROTOCOL)
-        pickle.raw(b"}")  # an empty dict, then its items
-        pickle.mark()
-        for name, value in state_dict.items():
-            pickle.text(name)
-            pickle.array(value)
-        if metadata is not None:
-            pickle.text(METADATA_KEY)
-            pickle.text(metadata)
-        pickle.set_items()
-        pickle.stop()
+        Pickler(stream, PICKLE_PROTOCOL).dump({**state_dict, **({} if metadata is None else {METADATA_KEY: metadata})})
 
 
 def write_checked(path: str | os.PathLike, content: dict[str, Any]) -> None:
     """Write nested dicts, lists, text, numbers and arrays for `read_paddle`, and behind them their checksum."""
     with open(path, "wb") as stream:
         summing = _SummingStream(stream)
-        pickle = PickleWriter(summing, PICKLE_PROTOCOL)
-        pickle.value(content)
-        pickle.stop()
+        Pickler(summing, PICKLE_PROTOCOL).dump(content)
         stream.write(CHECKSUM_MARK + summing.digest.digest())
 
 

@@ -1,19 +1,20 @@
-"""A pickle reader that cannot run code: it interprets the data half of the pickle language and nothing else.
+"""A pickle reader that cannot run code: Python's own unpickler, with every door to the outside closed.
 
-Python's own unpickler imports whatever a file names and calls it. This one implements the whole machine: every
-instruction is listed here, a global name is looked up in a literal table (`ARRAY_GLOBALS`, plus what
-`torch_files` adds for tensors) and never imported, and a call reaches only the functions of that table, each
-of which checks its arguments. Everything else raises a one-line error that says what the file asked for.
+Python's unpickler imports whatever a file names and calls it. Here a global name is looked up in a literal table
+(`ARRAY_GLOBALS`, plus what `torch_files` adds for tensors) and never imported, a call reaches only the functions of
+that table, each of which checks its arguments, and of the pickle language only the instructions that make data are
+left. Everything else raises a one-line error that says what the file asked for.
 
-Memory follows the file: a length is compared with the bytes that are left before anything is allocated, array
-data is read straight into the array that keeps it (one copy, aligned, writable), and an array's shape must
-account for exactly the bytes that came with it.
+It is the unpickler written in Python (`pickle._Unpickler`), not the one in C: its instructions can be taken away and
+replaced, and it reads through a stream that compares every length with the bytes that are left before anything is
+allocated. An array's shape must account for exactly the bytes that came with it.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import pickle
 import re
 import struct
 from collections import OrderedDict
@@ -23,68 +24,41 @@ from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
-from simplepose.core.errors import UserError
+from simplepose.core.errors import UserError, shown
 from simplepose.core.files import UNFORESEEN
 
-MAX_INSTRUCTIONS = 5_000_000  # a ResNet-152 checkpoint with its optimiser needs about 30,000
-MAX_INTEGER_BYTES = 64  # the legacy PyTorch magic number has 10
+MAX_READS = 5_000_000  # a ResNet-152 checkpoint with its optimiser needs about 60,000: one or two an instruction
 MAX_LINE_BYTES = 512  # a global's module or name
 MAX_DIMENSIONS = 32  # numpy's own limit for a long time
 MAX_DEPTH = 64  # containers within containers
 MAX_EXPANDED_VALUES = 20_000_000  # values a plain recursive walk over the result would meet
-LARGE_BYTES = 1 << 16  # from here on bytes are read straight into an array
 
 _DTYPE_CODE = re.compile(r"[<>|=]?(?:[fiubc?](?:1|2|4|8|16)?|[SU]\d{1,4})\Z")
 _HASHABLE = (str, bytes, int, float, bool, type(None))
-
-
-class Global:
-    """A name from the table of allowed globals. `call` is what REDUCE runs; None: it may only be named."""
-
-    __slots__ = ("call", "name")
-
-    def __init__(self, name: str, call: Callable[..., Any] | None = None) -> None:
-        self.name = name
-        self.call = call
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
 
 
 class Refused(Exception):
     """Raised inside this package; the readers turn it into a `UserError` that names the file."""
 
 
-class _ArrayShell:
-    """What numpy's `_reconstruct` makes: an array whose shape and bytes come with the BUILD that follows."""
+class Global:
+    """A name from the table of allowed globals. `call` is what calling it runs; None: it may only be named."""
 
-    __slots__ = ("indices",)
+    def __init__(self, name: str, call: Callable[..., Any] | None = None) -> None:
+        self.name = name
+        self.call = call
 
-    def __init__(self) -> None:
-        self.indices: list[int] = []  # where the memo holds this shell, to put the array there
+    def __call__(self, *args: Any) -> Any:
+        if self.call is None:
+            raise Refused(f"calls {self.name}")
+        return self.call(*args)
 
 
-class _DtypeShell:
-    __slots__ = ("dtype",)
+class _Dtype:
+    """numpy's element type; its byte order comes with the BUILD that follows, when others already refer to it."""
 
     def __init__(self, code: str) -> None:
         self.dtype = np.dtype(code)
-
-
-def shown(value: object) -> str:
-    """A value from a file as it may appear in a message: ASCII, no control characters, at most 80 of them.
-
-    Only text, numbers and short tuples of numbers are spelt out: a crafted container could be endless.
-    """
-    if isinstance(value, str):
-        text = ascii(value[:200])[1:-1]
-    elif type(value) in (int, bool, float) or (
-        isinstance(value, tuple) and len(value) <= MAX_DIMENSIONS and all(type(item) is int for item in value)
-    ):
-        text = ascii(value)
-    else:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 # -- the allowed globals
@@ -112,44 +86,43 @@ def _tuple(*args: Any) -> Any:
     return value
 
 
-def _dtype(*args: Any) -> _DtypeShell:
+def _dtype(*args: Any) -> _Dtype:
     code = args[0] if args else None
     if not isinstance(code, str) or len(args) > 3 or any(type(flag) not in (bool, int) for flag in args[1:]):
         raise Refused("describes an array type in an unusual way")
     if not _DTYPE_CODE.match(code):
-        raise Refused(f"asks for arrays of type '{shown(code)}'")
+        raise Refused(f"asks for arrays of type {shown(code)}")
     try:
-        return _DtypeShell(code)
+        return _Dtype(code)
     except TypeError:
-        raise Refused(f"asks for arrays of type '{shown(code)}'") from None
+        raise Refused(f"asks for arrays of type {shown(code)}") from None
 
 
-def _reconstruct(*args: Any) -> _ArrayShell:
+def _reconstruct(*args: Any) -> np.ndarray:
+    """An empty array, whose shape and bytes come with the BUILD that follows."""
     if len(args) != 3 or not isinstance(args[0], Global) or args[0].name != "numpy.ndarray":
         raise Refused("reconstructs something that is not an array")
-    return _ArrayShell()
+    return np.empty(0, np.uint8)
 
 
 def _scalar(*args: Any) -> Any:
-    if len(args) != 2 or not isinstance(args[0], _DtypeShell):
+    if len(args) != 2:
         raise Refused("holds an array scalar with unusual arguments")
-    return array_from_bytes(args[1], args[0].dtype, (), False)[()]
+    return _filled(np.empty(0, np.uint8), (), args[0], False, args[1])[()]
 
 
 def _from_buffer(*args: Any) -> np.ndarray:
-    if len(args) != 4 or not isinstance(args[1], _DtypeShell) or not isinstance(args[3], str):
+    if len(args) != 4:
         raise Refused("holds an array buffer with unusual arguments")
-    return array_from_bytes(args[0], args[1].dtype, args[2], args[3] == "F")
+    raw, dtype, shape, order = args
+    return _filled(np.empty(0, np.uint8), shape, dtype, order == "F", raw)
 
 
 def _encode(*args: Any) -> bytes:
     """`_codecs.encode(text, "latin1")` is how Python 3 writes bytes in the old pickle protocols."""
-    if len(args) != 2 or not isinstance(args[0], str) or not isinstance(args[1], str) or args[1] != "latin1":
+    if len(args) != 2 or not isinstance(args[0], str) or args[1] != "latin1":
         raise Refused("calls _codecs.encode with unusual arguments")
-    try:
-        return args[0].encode("latin-1")
-    except UnicodeEncodeError:
-        raise Refused("holds bytes that are not bytes") from None
+    return args[0].encode("latin-1")
 
 
 def _no_bytes(*args: Any) -> bytes:
@@ -159,12 +132,13 @@ def _no_bytes(*args: Any) -> bytes:
     return b""
 
 
-def _table(entries: Mapping[str, Callable[..., Any] | None]) -> dict[str, Global]:
+def table_of(entries: Mapping[str, Callable[..., Any] | None]) -> dict[str, Global]:
+    """Name -> what calling it runs (None: it may only be named), as `load_pickle` takes it."""
     return {name: Global(name, call) for name, call in entries.items()}
 
 
 #: What files of arrays need, under numpy's names before and since version 2, and Python 2's names.
-ARRAY_GLOBALS: dict[str, Global] = _table(
+ARRAY_GLOBALS: dict[str, Global] = table_of(
     {
         "collections.OrderedDict": _ordered_dict,
         "builtins.tuple": _tuple,
@@ -184,32 +158,28 @@ ARRAY_GLOBALS: dict[str, Global] = _table(
 )
 
 
-def array_from_bytes(raw: Any, dtype: np.dtype, shape: Any, fortran_order: bool) -> np.ndarray:
-    """The array that a pickle describes, writable and in native byte order.
+def _filled(array: np.ndarray, shape: Any, dtype: Any, fortran_order: Any, raw: Any) -> np.ndarray:
+    """Give an empty array its content: writable, aligned and in native byte order; large bytes are not copied.
 
     Args:
-        raw: bytes, text of byte values (Python 2), or a (N,) uint8 array, which is used without a copy.
         shape: tuple of non-negative ints whose product times the item size must be the length of `raw`.
+        raw: bytes, or text of byte values (Python 2).
     Raises:
         Refused: the description does not account for the bytes.
     """
+    if not isinstance(dtype, _Dtype):
+        raise Refused("describes an array in an unusual way")
     if isinstance(raw, str):
-        try:
-            raw = raw.encode("latin-1")
-        except UnicodeEncodeError:
-            raise Refused("holds an array whose data are not bytes") from None
-    if isinstance(raw, (bytes, bytearray)):
-        raw = np.frombuffer(raw, dtype=np.uint8).copy()
-    if not isinstance(raw, np.ndarray) or raw.dtype != np.uint8 or raw.ndim != 1:
+        raw = raw.encode("latin-1")
+    if not isinstance(raw, bytes):
         raise Refused("holds an array without data")
     check_sizes(shape, "an array shape")
-    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != raw.nbytes:
-        raise Refused(f"declares an array of shape {shown(shape)} {dtype} over {raw.nbytes} bytes")
-    try:
-        array = raw.view(dtype).reshape(shape, order="F" if fortran_order else "C")
-    except ValueError:
-        raise Refused(f"declares an array of shape {shown(shape)}") from None
-    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+    if dtype.dtype.itemsize == 0 or math.prod(shape) * dtype.dtype.itemsize != len(raw):
+        raise Refused(f"declares an array of shape {shown(shape)} {dtype.dtype} over {len(raw)} bytes")
+    if array.size:  # a tensor's, which others may look into
+        raise Refused("fills an array twice")
+    array.__setstate__((1, shape, dtype.dtype, bool(fortran_order), raw))
+    return array
 
 
 def check_sizes(sizes: Any, what: str) -> None:
@@ -222,30 +192,21 @@ def check_sizes(sizes: Any, what: str) -> None:
         raise Refused(f"declares {what} of {shown(sizes)}")
 
 
-# -- the machine
+# -- the unpickler
 
 
-class _Machine:
-    """One pickle program: a stack, a memo, and the bytes that are left in the file."""
+class _Bounded:
+    """The bytes of one pickle; a length beyond those that are left is refused before any memory is taken."""
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        remaining: int,
-        allowed: Mapping[str, Global],
-        persistent_load: Callable[[Any], Any] | None,
-    ) -> None:
+    def __init__(self, stream: BinaryIO, remaining: int) -> None:
         self.stream = stream
-        self.remaining = remaining  # bytes between the stream's position and the end of this member or file
-        self.allowed = allowed
-        self.persistent_load = persistent_load
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    # bytes
+        self.remaining = remaining
+        self.reads = 0
 
     def read(self, count: int) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise Refused(f"has more than {MAX_READS} pickle instructions")
         if count > self.remaining:
             raise Refused(f"is cut short: {count} bytes are announced, {self.remaining} are left")
         data = self.stream.read(count)
@@ -254,224 +215,102 @@ class _Machine:
         self.remaining -= count
         return data
 
-    def read_number(self, layout: str) -> Any:
-        return struct.unpack(layout, self.read(struct.calcsize(layout)))[0]
-
-    def read_bytes(self, count: int) -> Any:
-        """`bytes`, or a (count,) uint8 array from `LARGE_BYTES` upwards, to copy arrays only once."""
-        if count < LARGE_BYTES:
-            return self.read(count)
-        if count > self.remaining:
-            raise Refused(f"is cut short: {count} bytes are announced, {self.remaining} are left")
-        data = np.empty(count, dtype=np.uint8)
-        read_into(self.stream, data)
-        self.remaining -= count
-        return data
-
-    def read_text(self, count: int, encoding: str = "utf-8") -> str:
-        try:
-            return self.read(count).decode(encoding, "surrogatepass" if encoding == "utf-8" else "strict")
-        except UnicodeDecodeError:
-            raise Refused("holds text that is not UTF-8") from None
-
-    def read_line(self) -> str:
+    def readline(self) -> bytes:
         line = self.stream.readline(min(MAX_LINE_BYTES, self.remaining))
         self.remaining -= len(line)
         if not line.endswith(b"\n"):
             raise Refused("is cut short or holds an overlong name")
-        return line[:-1].decode("utf-8", "replace")
+        return line
 
-    # stack
 
-    def pop(self) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise Refused("is not a valid pickle: it takes a value from an empty stack")
-        return self.stack.pop()
+class _Instructions(dict):
+    """Code of an instruction -> what carries it out."""
 
-    def pop_to_mark(self) -> list[Any]:
-        if not self.marks:
-            raise Refused("is not a valid pickle: a mark is missing")
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
+    def __missing__(self, code: int) -> None:
+        raise Refused(f"uses the pickle instruction {bytes([code])}, which weight files do not need")
 
-    def top(self, kind: type, what: str) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0) or not isinstance(self.stack[-1], kind):
-            raise Refused(f"is not a valid pickle: it fills {what} that is not there")
-        return self.stack[-1]
 
-    def remember(self, index: int) -> None:
-        if not self.stack:
-            raise Refused("is not a valid pickle: it remembers a value from an empty stack")
-        value = self.memo[index] = self.stack[-1]
-        if isinstance(value, _ArrayShell):
-            value.indices.append(index)
+_NAMES = """
+    PROTO STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINFLOAT
+    SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 SHORT_BINSTRING BINSTRING
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT EMPTY_LIST APPEND APPENDS GLOBAL STACK_GLOBAL INST
+    BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET BINPERSID
+"""
+_CODES = [getattr(pickle, name)[0] for name in _NAMES.split()]
+_PYTHONS = {code: pickle._Unpickler.dispatch[code] for code in _CODES}
 
-    def recall(self, index: int) -> None:
-        if index not in self.memo:
-            raise Refused("is not a valid pickle: it recalls a value it never stored")
-        self.stack.append(self.memo[index])
 
-    # containers and calls
+class _Unpickler(pickle._Unpickler):
+    def __init__(
+        self, source: _Bounded, allowed: Mapping[str, Global], persistent_load: Callable[[Any], Any] | None
+    ) -> None:
+        super().__init__(source, encoding="latin-1")  # of Python 2's strings
+        self.source = source
+        self.allowed = allowed
+        if persistent_load is not None:
+            self.persistent_load = persistent_load
 
-    def set_items(self, target: dict, items: list[Any]) -> None:
-        if len(items) % 2:
-            raise Refused("is not a valid pickle: a dictionary has a key without a value")
+    def find_class(self, module: str, name: str) -> Global:
+        found = self.allowed.get(f"{module}.{name}")
+        if found is None:
+            raise Refused(f"asks for {module:.80}.{name:.80}")
+        return found
+
+    def load_frame(self) -> None:
+        """A frame is a hint for readers that buffer."""
+        if struct.unpack("<Q", self.read(8))[0] > self.source.remaining:
+            raise Refused("is cut short")
+
+    def load_reduce(self) -> None:
+        args, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Global) or not isinstance(args, tuple):
+            raise Refused("calls something it may not call")
+        self.append(function(*args))
+
+    def load_setitems(self) -> None:
+        self._set(self.pop_mark())
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key, value])
+
+    def _set(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(items) % 2:
+            raise Refused("is not a valid pickle: it fills a dictionary in an unusual way")
         for key, value in zip(items[::2], items[1::2]):
             # Nested tuples as keys would be hashed recursively: a short file could take for ever.
             if not isinstance(key, _HASHABLE):
                 raise Refused(f"uses a {type(key).__name__} as a dictionary key")
             target[key] = value
 
-    def find_global(self, module: Any, name: Any) -> Global:
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise Refused("is not a valid pickle: a global without a name")
-        found = self.allowed.get(f"{module}.{name}")
-        if found is None:
-            raise Refused(f"asks for {shown(module)}.{shown(name)}")
-        return found
-
-    def reduce(self) -> None:
-        args, function = self.pop(), self.pop()
-        if not isinstance(function, Global) or function.call is None or not isinstance(args, tuple):
-            raise Refused(f"calls {function.name if isinstance(function, Global) else 'something it may not call'}")
-        self.stack.append(function.call(*args))
-
-    def build(self) -> None:
-        state, target = self.pop(), self.top(object, "an object")
-        if isinstance(target, _ArrayShell):
-            # A version number came first only since numpy 1.0; (version, shape, dtype, order, data).
-            if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _DtypeShell):
-                raise Refused("describes an array in an unusual way")
-            array = array_from_bytes(state[4], state[2].dtype, state[1], bool(state[3]))
-            self.stack[-1] = array
-            for index in target.indices:
-                if self.memo[index] is target:
-                    self.memo[index] = array
-        elif isinstance(target, _DtypeShell):
+    def load_build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, np.ndarray) and isinstance(state, tuple) and len(state) == 5:
+            _filled(target, *state[1:])  # (version, shape, dtype, order, data)
+        elif isinstance(target, _Dtype):
             order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
             if not isinstance(order, str) or order not in "<>|=" or any(part is not None for part in state[2:5]):
                 raise Refused("describes an array type in an unusual way")
             if order and order in "<>":
                 target.dtype = target.dtype.newbyteorder(order)
-        elif isinstance(target, OrderedDict) and isinstance(state, dict):
-            pass  # PyTorch attaches `_metadata` (module versions) to a state dict; nothing here reads it
-        else:
+        elif not (isinstance(target, OrderedDict) and isinstance(state, dict)):
+            # PyTorch attaches `_metadata` (module versions) to a state dict; nothing here reads it.
             raise Refused("sets the state of something that has none")
 
-    def run(self) -> Any:
-        stack, marks = self.stack, self.marks
-        for _ in range(MAX_INSTRUCTIONS):
-            code = self.read(1)
-            if code in _READ_NUMBER:
-                stack.append(self.read_number(_READ_NUMBER[code]))
-            elif code in _CONSTANTS:
-                stack.append(_CONSTANTS[code])
-            elif code in _TUPLE_SIZES:
-                items = [self.pop() for _ in range(_TUPLE_SIZES[code])]
-                stack.append(tuple(reversed(items)))
-            elif code in _TEXT:
-                stack.append(self.read_text(self.read_number(_TEXT[code])))
-            elif code in _BYTES:
-                stack.append(self.read_bytes(self.read_number(_BYTES[code])))
-            elif code in _PYTHON2_STRINGS:
-                count = self.read_number(_PYTHON2_STRINGS[code])
-                small = 0 <= count < LARGE_BYTES
-                stack.append(self.read_text(count, "latin-1") if small else self.read_bytes(max(count, 0)))
-            elif code in _PUT:
-                self.remember(self.read_number(_PUT[code]))
-            elif code in _GET:
-                self.recall(self.read_number(_GET[code]))
-            elif code == b"\x94":  # MEMOIZE
-                self.remember(len(self.memo))
-            elif code == b"(":  # MARK
-                marks.append(len(stack))
-            elif code == b"t":  # TUPLE
-                stack.append(tuple(self.pop_to_mark()))
-            elif code == b"}":  # EMPTY_DICT
-                stack.append({})
-            elif code == b"]":  # EMPTY_LIST
-                stack.append([])
-            elif code == b"\x8f":  # EMPTY_SET
-                stack.append(set())
-            elif code == b"u":  # SETITEMS
-                items = self.pop_to_mark()
-                self.set_items(self.top(dict, "a dictionary"), items)
-            elif code == b"s":  # SETITEM
-                value, key = self.pop(), self.pop()
-                self.set_items(self.top(dict, "a dictionary"), [key, value])
-            elif code == b"e":  # APPENDS
-                items = self.pop_to_mark()
-                self.top(list, "a list").extend(items)
-            elif code == b"a":  # APPEND
-                value = self.pop()
-                self.top(list, "a list").append(value)
-            elif code == b"\x90":  # ADDITEMS
-                items = self.pop_to_mark()
-                if not all(isinstance(item, _HASHABLE) for item in items):
-                    raise Refused("holds a set of containers")
-                self.top(set, "a set").update(items)
-            elif code == b"c":  # GLOBAL
-                module = self.read_line()
-                stack.append(self.find_global(module, self.read_line()))
-            elif code == b"\x93":  # STACK_GLOBAL
-                name, module = self.pop(), self.pop()
-                stack.append(self.find_global(module, name))
-            elif code == b"R":  # REDUCE
-                self.reduce()
-            elif code == b"b":  # BUILD
-                self.build()
-            elif code == b"Q":  # BINPERSID
-                if self.persistent_load is None:
-                    raise Refused("refers to data outside the pickle")
-                stack.append(self.persistent_load(self.pop()))
-            elif code in (b"\x8a", b"\x8b"):  # LONG1, LONG4
-                count = self.read_number("<B" if code == b"\x8a" else "<i")
-                if not 0 <= count <= MAX_INTEGER_BYTES:
-                    raise Refused(f"holds an integer of {count} bytes")
-                stack.append(int.from_bytes(self.read(count), "little", signed=True))
-            elif code == b"I":  # INT, which Python 2 used for integers beyond 32 bits
-                line = self.read_line()
-                if not re.fullmatch(r"-?[0-9]{1,20}", line):
-                    raise Refused(f"holds the integer '{shown(line)}'")
-                stack.append({"00": False, "01": True}.get(line, int(line)))
-            elif code == b"\x80":  # PROTO
-                if self.read(1)[0] > 5:
-                    raise Refused("is written in a pickle protocol newer than 5")
-            elif code == b"\x95":  # FRAME: a hint for readers that buffer
-                if self.read_number("<Q") > self.remaining:
-                    raise Refused("is cut short")
-            elif code == b"2":  # DUP
-                stack.append(self.top(object, "a value"))
-            elif code == b"0":  # POP
-                self.pop()
-            elif code == b"1":  # POP_MARK
-                self.pop_to_mark()
-            elif code == b".":  # STOP
-                return self.pop()
-            elif code == b"i":  # INST: a call in one instruction; it is always refused, but by its name
-                module = self.read_line()
-                raise Refused(f"asks for {shown(module)}.{shown(self.read_line())}")
-            else:
-                raise Refused(f"uses the pickle instruction {code!r}, which weight files do not need")
-        raise Refused(f"has more than {MAX_INSTRUCTIONS} pickle instructions")
-
-
-_READ_NUMBER = {b"J": "<i", b"K": "<B", b"M": "<H", b"G": ">d"}  # BININT, BININT1, BININT2, BINFLOAT
-_CONSTANTS = {b"N": None, b"\x88": True, b"\x89": False, b")": ()}
-_TUPLE_SIZES = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
-_TEXT = {b"\x8c": "<B", b"X": "<I", b"\x8d": "<Q"}  # SHORT_BINUNICODE, BINUNICODE, BINUNICODE8
-# SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
-_BYTES = {
-    b"C": "<B",
-    b"B": "<I",
-    b"\x8e": "<Q",
-    b"\x96": "<Q",
-}
-_PYTHON2_STRINGS = {b"U": "<B", b"T": "<i"}  # SHORT_BINSTRING, BINSTRING
-_PUT = {b"q": "<B", b"r": "<I"}
-_GET = {b"h": "<B", b"j": "<I"}
+    dispatch = _Instructions(
+        {
+            **_PYTHONS,
+            pickle.FRAME[0]: load_frame,
+            pickle.REDUCE[0]: load_reduce,
+            pickle.SETITEM[0]: load_setitem,
+            pickle.SETITEMS[0]: load_setitems,
+            pickle.BUILD[0]: load_build,
+            pickle.BYTEARRAY8[0]: _PYTHONS[pickle.BINBYTES8[0]],  # Python's own takes the memory first
+            pickle.EMPTY_SET[0]: _PYTHONS[pickle.EMPTY_LIST[0]],  # read as lists: nothing is hashed
+            pickle.ADDITEMS[0]: _PYTHONS[pickle.APPENDS[0]],
+        }
+    )
 
 
 def load_pickle(
@@ -489,16 +328,15 @@ def load_pickle(
         allowed: the global names that may be asked for; they are never imported.
         persistent_load: what BINPERSID calls with the identifier; None refuses it.
     Returns:
-        Nested dicts, lists, tuples, numbers, text, bytes and arrays. Bytes of 64 KiB and more come back as
-        (N,) uint8 arrays.
+        Nested dicts, lists (sets too), tuples, numbers, text, bytes and arrays.
     Raises:
         Refused: anything else. The caller adds the file's name: see `reading`.
     """
     try:
-        value = _Machine(stream, remaining, allowed, persistent_load).run()
-    except UNFORESEEN as error:
+        value = _Unpickler(_Bounded(stream, remaining), allowed, persistent_load).load()
+    except (pickle.UnpicklingError, *UNFORESEEN) as error:
         raise Refused(f"is not a valid pickle ({type(error).__name__})") from None
-    _check_nesting(value)
+    _extent(value, {})
     return value
 
 
@@ -518,43 +356,33 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
 
 def read_into(stream: BinaryIO, target: np.ndarray) -> None:
     """Fill the contiguous array `target` from `stream`; `Refused` if the stream ends first."""
-    if target.nbytes == 0:
-        return
-    view = memoryview(target.reshape(-1).view(np.uint8))
-    done = 0
-    while done < len(view):
-        count = stream.readinto(view[done:])  # type: ignore[attr-defined]
-        if not count:
-            raise Refused("is cut short")
-        done += count
+    if target.nbytes and stream.readinto(target.reshape(-1).view(np.uint8)) != target.nbytes:  # type: ignore[attr-defined]
+        raise Refused("is cut short")
 
 
-def _check_nesting(root: Any) -> None:
-    """Refuse results that a plain recursive walk could not handle.
+def _extent(value: Any, known: dict[int, tuple[int, int] | None], level: int = 0) -> tuple[int, int]:
+    """(depth, number of values when written out); refuses results that a plain recursive walk could not handle.
 
-    A file may hold the same list many times for the price of two bytes. Each container is visited once here:
-    its depth and its size when written out follow from those of its children.
+    A file may hold the same list many times for the price of two bytes; each container is visited once here.
+
+    Args:
+        known: id of a container -> its extent; None while it is being visited.
     """
-    sizes: dict[int, tuple[int, int]] = {}  # id -> (depth, values when written out); -1 while being visited
-    todo: list[tuple[Any, bool]] = [(root, False)]
-    while todo:
-        value, children_done = todo.pop()
-        if not isinstance(value, (dict, list, tuple)):
-            continue
-        children = list(value.values()) if isinstance(value, dict) else value
-        if children_done:
-            depth, total = 0, 1
-            for child in children:
-                child_depth, child_total = sizes.get(id(child), (0, 1))
-                depth, total = max(depth, child_depth), total + child_total
-            sizes[id(value)] = (depth + 1, total)
-            if depth + 1 > MAX_DEPTH:
-                raise Refused(f"nests containers more than {MAX_DEPTH} deep")
-            if total > MAX_EXPANDED_VALUES:
-                raise Refused("repeats the same containers over and over")
-        elif id(value) not in sizes:
-            sizes[id(value)] = (-1, 0)
-            todo.append((value, True))
-            todo.extend((child, False) for child in children if isinstance(child, (dict, list, tuple)))
-        elif sizes[id(value)][0] < 0:
-            raise Refused("holds a container that contains itself")
+    if not isinstance(value, (dict, list, tuple)):
+        return 0, 1
+    if id(value) not in known:
+        if level > MAX_DEPTH:
+            raise Refused(f"nests containers more than {MAX_DEPTH} deep")
+        known[id(value)] = None
+        children = value.values() if isinstance(value, dict) else value
+        extents = [_extent(child, known, level + 1) for child in children]
+        depth = 1 + max((depth for depth, _ in extents), default=0)
+        known[id(value)] = depth, 1 + sum(count for _, count in extents)
+    extent = known[id(value)]
+    if extent is None:
+        raise Refused("holds a container that contains itself")
+    if level + extent[0] > MAX_DEPTH:
+        raise Refused(f"nests containers more than {MAX_DEPTH} deep")
+    if extent[1] > MAX_EXPANDED_VALUES:
+        raise Refused("repeats the same containers over and over")
+    return extent

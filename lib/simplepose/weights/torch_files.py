@@ -14,13 +14,15 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Callable, NamedTuple
 
 import numpy as np
 
-from simplepose.core.errors import UserError
-from simplepose.weights.pickle_writer import PickleWriter, write_array
+from simplepose.core.errors import UserError, shown
+from simplepose.weights.pickle_writer import Call, Name, Pickler
 from simplepose.weights.safe_pickle import (
     ARRAY_GLOBALS,
     Global,
@@ -29,7 +31,7 @@ from simplepose.weights.safe_pickle import (
     load_pickle,
     read_into,
     reading,
-    shown,
+    table_of,
 )
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -51,31 +53,30 @@ _STORAGE_TYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-_DTYPES = {
-    "float32": "f4",
-    "float": "f4",
-    "float64": "f8",
-    "double": "f8",
-    "float16": "f2",
-    "half": "f2",
-    "bfloat16": _BFLOAT16,
-    "int64": "i8",
-    "long": "i8",
-    "int32": "i4",
-    "int": "i4",
-    "int16": "i2",
-    "short": "i2",
-    "int8": "i1",
-    "uint8": "u1",
-    "uint16": "u2",
-    "uint32": "u4",
-    "uint64": "u8",
-    "bool": "?",
-}
+_DTYPES = (
+    {  # torch's name -> numpy's
+        name: np.dtype(name).str[1:]
+        for name in (
+            "float64",
+            "float32",
+            "float16",
+            "int64",
+            "int32",
+            "int16",
+            "int8",
+            "uint64",
+            "uint32",
+            "uint16",
+            "uint8",
+        )
+    }
+    | {"bool": "?"}
+)
 _WRITTEN_STORAGES = {np.dtype(code).str[1:]: name for name, code in _STORAGE_TYPES.items() if code != _BFLOAT16}
 
 
-class _Storage(NamedTuple):
+@dataclass(frozen=True)
+class _Storage:
     values: np.ndarray  # (N,) in native byte order; bfloat16 already widened to float32
     kind: str  # as in _STORAGE_TYPES, or "untyped" with uint8 values
 
@@ -95,7 +96,7 @@ def _rebuild_tensor_v3(*args: Any) -> np.ndarray:
     if len(args) not in (7, 8) or not isinstance(args[0], _Storage) or args[0].kind != "untyped":
         raise Refused("holds a tensor with unusual arguments")
     kind = _DTYPES.get(args[6].name[len("torch.") :]) if isinstance(args[6], Global) else None
-    if kind is None or kind == _BFLOAT16 or args[0].values.nbytes % np.dtype(kind).itemsize:
+    if kind is None or args[0].values.nbytes % np.dtype(kind).itemsize:
         raise Refused("holds a tensor of an unusual element type")
     return _strided(args[0].values.view(kind), args[1], args[2], args[3])
 
@@ -136,21 +137,21 @@ def _device(*args: Any) -> str:
     return ":".join(str(part) for part in args if isinstance(part, (str, int)))
 
 
-def _torch_globals() -> dict[str, Global]:
-    calls: dict[str, Callable[..., Any] | None] = {
-        "torch._utils._rebuild_tensor": _rebuild_tensor,
-        "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-        "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
-        "torch._utils._rebuild_parameter": _rebuild_parameter,
-        "torch.Size": _size,
-        "torch.device": _device,
-        "torch.storage.UntypedStorage": None,
-    }
-    calls.update({f"torch.{name}": None for name in [*_STORAGE_TYPES, *_DTYPES]})
-    return {**ARRAY_GLOBALS, **{name: Global(name, call) for name, call in calls.items()}}
-
-
-TORCH_GLOBALS = _torch_globals()
+TORCH_GLOBALS = {
+    **ARRAY_GLOBALS,
+    **table_of(
+        {
+            "torch._utils._rebuild_tensor": _rebuild_tensor,
+            "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+            "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
+            "torch._utils._rebuild_parameter": _rebuild_parameter,
+            "torch.Size": _size,
+            "torch.device": _device,
+            "torch.storage.UntypedStorage": None,
+            **{f"torch.{name}": None for name in [*_STORAGE_TYPES, *_DTYPES, "bfloat16"]},
+        }
+    ),
+}
 
 
 def _storage_kind(storage_type: Any) -> str:
@@ -168,9 +169,10 @@ def _file_dtype(kind: str, byte_order: str) -> np.dtype:
     return np.dtype(code).newbyteorder(byte_order)
 
 
-def _native(raw: np.ndarray, kind: str) -> np.ndarray:
-    """Elements as the file has them -> native byte order, bfloat16 as float32."""
-    native = raw if raw.dtype.isnative else raw.astype(raw.dtype.newbyteorder("="))
+def native_array(raw: Any, kind: str, byte_order: str) -> np.ndarray:
+    """The elements in a writable buffer of bytes as an array (N,) in native byte order, bfloat16 as float32."""
+    array = np.frombuffer(raw, _file_dtype(kind, byte_order))
+    native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     return widen_bfloat16(native) if kind == _BFLOAT16 else native
 
 
@@ -267,7 +269,7 @@ class _Archive:
         # PyTorch writes 0 when it was told not to compute checksums.
         expected = self.members[name][1].CRC
         if expected and zlib.crc32(data) != expected:
-            raise Refused(f"is damaged: the checksum of {shown(name)} does not match")
+            raise Refused(f"is damaged: the checksum of {name:.80} does not match")
 
 
 def _read_zip(stream: BinaryIO, size: int) -> tuple[Any, str | None]:
@@ -297,10 +299,10 @@ def _read_zip(stream: BinaryIO, size: int) -> tuple[Any, str | None]:
                     f"declares {count} elements of {item} bytes in {shown(name)} of {archive.size(name)} bytes"
                 )
             stream.seek(archive.members[name][0])
-            raw = np.empty(count, dtype=_file_dtype(kind, "<" if byte_order == "little" else ">"))
+            raw = np.empty(count * item, np.uint8)
             read_into(stream, raw)
-            archive.verify(name, memoryview(raw.view(np.uint8)))
-            storages[key] = _Storage(_native(raw, kind), kind)
+            archive.verify(name, memoryview(raw))
+            storages[key] = _Storage(native_array(raw, kind, "<" if byte_order == "little" else ">"), kind)
         if storages[key].kind != kind:
             raise Refused(f"uses the storage {shown(key)} with two element types")
         return storages[key]
@@ -372,9 +374,9 @@ def _read_legacy(stream: BinaryIO, size: int) -> Any:
         if dtype == storage.values.dtype:
             read_into(stream, storage.values)
         else:
-            raw = np.empty(count, dtype=dtype)
+            raw = np.empty(count * dtype.itemsize, np.uint8)
             read_into(stream, raw)
-            storage.values[:] = _native(raw, storage.kind)
+            storage.values[:] = native_array(raw, storage.kind, byte_order)
     return value
 
 
@@ -427,29 +429,8 @@ def write_torch(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray], m
         arrays[name] = array
 
     description = io.BytesIO()
-    pickle = PickleWriter(description, protocol=2)
-    pickle.empty_ordered_dict()
-    pickle.mark()
-    for key, (name, array) in enumerate(arrays.items()):
-        pickle.text(name)
-        pickle.global_name("torch._utils", "_rebuild_tensor_v2")
-        pickle.mark()
-        pickle.mark()
-        pickle.text("storage")
-        pickle.global_name("torch", _WRITTEN_STORAGES[array.dtype.str[1:]])
-        pickle.text(str(key))
-        pickle.text("cpu")
-        pickle.integer(array.size)
-        pickle.raw(b"tQ")  # a tuple; look it up as a storage
-        pickle.integer(0)  # offset
-        pickle.integers(array.shape)
-        pickle.integers(_contiguous_strides(array.shape))
-        pickle.boolean(False)  # requires_grad
-        pickle.empty_ordered_dict()  # backward hooks
-        pickle.raw(b"tR")
-    pickle.set_items()
-    pickle.stop()
-
+    tensors = OrderedDict((name, _as_tensor(str(key), array)) for key, (name, array) in enumerate(arrays.items()))
+    _TorchPickler(description, protocol=2).dump(tensors)
     with open(path, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         _add_member(archive, "data.pkl", np.frombuffer(description.getvalue(), dtype=np.uint8))
         _add_member(archive, "byteorder", np.frombuffer(b"little", dtype=np.uint8))
@@ -460,12 +441,27 @@ def write_torch(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray], m
             _add_member(archive, METADATA_MEMBER, np.frombuffer(metadata.encode("utf-8"), dtype=np.uint8))
 
 
-def _contiguous_strides(shape: tuple[int, ...]) -> list[int]:
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return strides[::-1]
+class _StorageId(NamedTuple):
+    """Where a reader finds the content of a tensor; PyTorch's "persistent id"."""
+
+    tag: str
+    storage_type: Name
+    key: str
+    device: str
+    count: int
+
+
+class _TorchPickler(Pickler):
+    def persistent_id(self, value: Any) -> tuple | None:
+        return tuple(value) if isinstance(value, _StorageId) else None
+
+
+def _as_tensor(key: str, array: np.ndarray) -> Call:
+    """(storage, offset, sizes, strides in elements, no gradient, no backward hooks)."""
+    storage = _StorageId("storage", Name("torch", _WRITTEN_STORAGES[array.dtype.str[1:]]), key, "cpu", array.size)
+    strides = tuple(math.prod(max(size, 1) for size in array.shape[axis + 1 :]) for axis in range(array.ndim))
+    arguments = (storage, 0, array.shape, strides, False, OrderedDict())
+    return Call(Name("torch._utils", "_rebuild_tensor_v2"), arguments)
 
 
 def _add_member(archive: zipfile.ZipFile, name: str, data: np.ndarray) -> None:
@@ -478,4 +474,4 @@ def _add_member(archive: zipfile.ZipFile, name: str, data: np.ndarray) -> None:
     padding = -data_start % 64
     info.extra = struct.pack("<HH", 0x4246, padding) + b"Z" * padding
     with archive.open(info, "w", force_zip64=large) as member:
-        write_array(member, data)
+        member.write(data.tobytes())

@@ -13,10 +13,16 @@ class Codec(Protocol):
     Attributes:
         image_size_wh: network input, pixels.
         heatmap_size_wh: network output, cells.
+        extent_wh: what a crop's width and height are mapped onto (`geometry.crop_affine`): the number of pixels, or the
+            distance from the first pixel to the last, one less.
+        mirrors_exactly: a mirrored crop has exactly mirrored heatmaps; otherwise they are about a cell off
+            (`flip_heatmaps`).
     """
 
     image_size_wh: tuple[int, int]
     heatmap_size_wh: tuple[int, int]
+    extent_wh: tuple[int, int]
+    mirrors_exactly: bool
 
     @property
     def stride_xy(self) -> np.ndarray:

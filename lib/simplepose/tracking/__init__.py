@@ -1,0 +1,1 @@
+"""Pose tracking, section 3 of the paper: detect people, carry them over by optical flow, match them."""

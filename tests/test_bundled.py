@@ -1,0 +1,122 @@
+"""The network that comes with the project: used where none is named; one line where it was deleted."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import deploy
+from simplepose import PosePredictor
+from simplepose.commands import export, infer
+from simplepose.core import bundled
+from simplepose.core.errors import UserError, run_command
+from simplepose.weights import read_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+CARD = ROOT / "data" / "weights" / "README.md"
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path) -> Path:
+    """A checkout's data/weights, still empty; no other place is looked at."""
+    monkeypatch.setattr(bundled, "CHECKOUT", tmp_path / "weights")
+    monkeypatch.setattr(bundled, "INSTALLED", Path("no such folder"))
+    monkeypatch.setattr(deploy, "BUNDLED", tmp_path / "weights" / bundled.NAME)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    return path
+
+
+def test_there_is_one_place():
+    assert deploy.BUNDLED == bundled.CHECKOUT / bundled.NAME
+
+
+def test_a_deleted_network_is_one_line(home, picture, monkeypatch, capsys):
+    for main, words in ((infer.main, ["--img-file", str(picture)]), (export.main, [])):
+        monkeypatch.setattr(sys, "argv", ["command", *words])
+        assert run_command(main) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "--model-file" in error and "git checkout data/weights" in error
+    with pytest.raises(UserError, match="--model-file"):
+        PosePredictor()
+    monkeypatch.setattr(sys, "argv", ["deploy.py", "--img", str(picture)])
+    with pytest.raises(deploy.DeployError, match="--model FILE"):
+        deploy.main()
+
+
+def test_it_is_used_where_none_is_named(home, picture, posenet, monkeypatch, capsys):
+    shutil.copy(posenet[1], home / bundled.NAME)
+    (pose,) = PosePredictor()(str(picture), [[5, 5, 50, 60]])
+    box = ["--bbox", "5,5,50,60"]
+    monkeypatch.setattr(sys, "argv", ["infer.py", "--img-file", str(picture), *box, "--output", "a.png"])
+    assert run_command(infer.main) == 0
+    monkeypatch.setattr(sys, "argv", ["deploy.py", "--img", str(picture), *box, "--output", "b.png"])
+    assert deploy.main() == 0
+    said = capsys.readouterr().out
+    assert f"the bundled network, {home / bundled.NAME}" in said and said.count("the bundled network") == 2
+    for file in ("a.json", "b.json"):
+        (person,) = json.loads(Path(file).read_text())["people"]
+        found = [[joint["x"], joint["y"]] for joint in person["keypoints"].values()]
+        np.testing.assert_allclose(found, pose.keypoints, atol=1e-3)
+
+
+def test_weights_come_back_from_an_exported_file(posenet):
+    """Batch norms are folded: other tensors, the same function."""
+    from simplepose.build.predictor import load_pose_network
+
+    weights = read_weights(posenet[1])
+    original = read_weights(posenet[0])
+    assert {name: array.shape for name, array in weights.state.items()} == {
+        name: array.shape for name, array in original.state.items()
+    }
+    assert weights.description == original.description
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(1, 3, 96, 64)).astype(np.float32)
+    from simplepose.build.model import build_pose_network, load_config_and_weights, load_model
+
+    config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(posenet[1])})
+    assert any("not to train on" in note for note in notes)
+    again = build_pose_network(config, load_model(config, weights)).run(images)
+    expected = load_pose_network(posenet[1]).run(images)
+    np.testing.assert_allclose(again, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_strange_onnx_file_is_refused_as_weights(posenet, tmp_path):
+    import onnx
+
+    network = onnx.load(str(posenet[1]))
+    del network.metadata_props[:]
+    onnx.save(network, str(tmp_path / "strange.onnx"))
+    with pytest.raises(UserError, match="does not say which weights are which"):
+        read_weights(tmp_path / "strange.onnx")
+    (tmp_path / "torn.onnx").write_bytes(posenet[1].read_bytes()[:5000])
+    with pytest.raises(UserError, match="damaged one"):
+        read_weights(tmp_path / "torn.onnx")
+
+
+@pytest.mark.slow
+def test_it_scores_what_its_card_says(real_data, run_command, tmp_path):
+    if not (bundled.CHECKOUT / bundled.NAME).is_file():
+        pytest.skip(f"there is no data/weights/{bundled.NAME}")
+    documented = float(re.search(r"Mean \*\*(\d+\.\d+)\*\*", CARD.read_text(encoding="utf-8"))[1])
+    finished = run_command(
+        "valid.py", "--model-file", bundled.CHECKOUT / bundled.NAME, "--flip-test", f"DATASET.ROOT={real_data}/lspet",
+        f"OUTPUT_DIR={tmp_path}", cwd=tmp_path,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    (metrics,) = tmp_path.glob("**/metrics.json")
+    assert json.loads(metrics.read_text())["Mean"] == pytest.approx(documented, abs=0.1)
