@@ -18,8 +18,10 @@ import pytest
 from test_graph import random_crops, random_network
 from tiny import tiny_description, write_tiny_onnx
 
+import deploy
 from simplepose import PersonDetector, PosePredictor
 from simplepose.build.predictor import load_pose_network
+from simplepose.core.codecs.gaussian import HeatmapCodec
 from simplepose.core.images import read_image
 from simplepose.export.onnx import export_onnx
 from simplepose.export.parity import compare
@@ -34,7 +36,6 @@ NEEDED = {
     "npm ci --prefix demo --ignore-scripts": (ROOT / "demo/node_modules/onnxruntime-web").is_dir(),
 }
 SAME_PX = 0.1
-pytestmark = pytest.mark.slow
 
 
 class Page:
@@ -159,6 +160,7 @@ def assert_same(person: dict, predictor: PosePredictor, image, box) -> None:
     assert list(person["keypoints"]) == list(pose.joints)
 
 
+@pytest.mark.slow
 def test_keypoints_on_ten_photographs_are_the_predictors(page, real_data, run_command, tmp_path):
     weights, onnx = tmp_path / "net.pdparams", tmp_path / "net.onnx"
     original = real_data / "weights/pose_resnet_18_128x128_lspet.pth"
@@ -200,6 +202,7 @@ def kinds(tmp_path_factory) -> dict[str, Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "all", "float16", "int8"])
 def test_every_kind_of_exported_file_finds_the_predictors_keypoints(page, kinds, kind):
     page.open()
@@ -220,10 +223,56 @@ def test_every_kind_of_exported_file_finds_the_predictors_keypoints(page, kinds,
     assert not page.errors()
 
 
-def test_a_person_is_searched_for_as_in_the_library():
-    """With a network that knows where a person of 40x100 pixels is, and sees them best at twice their height."""
+def in_node(script: str, given: object = None) -> object:
+    """What a script in demo/ prints as JSON; `given` is its variable of that name."""
     if not shutil.which("node"):
         pytest.skip("needs Node")
+    read = 'import { readFileSync } from "node:fs"; const given = JSON.parse(readFileSync(0));'
+    line = ["node", "--input-type=module", "--eval", read + script]
+    finished = subprocess.run(
+        line, cwd=ROOT / "demo", input=json.dumps(given), capture_output=True, text=True, check=True
+    )
+    return json.loads(finished.stdout)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("decoder", ["quarter", "dark"])
+def test_crop_frames_and_decoding_are_the_librarys(decoder, unbiased):
+    codec = HeatmapCodec((96, 128), (24, 32), 2, unbiased, decoder)
+    rng = np.random.default_rng(0)
+    heatmaps, _ = codec.encode(rng.uniform(-4, 132, (40, 2)), np.ones(40))
+    heatmaps += rng.normal(0, 0.01, heatmaps.shape).astype(np.float32)
+    heatmaps[0] = -1
+    description = json.loads(json.dumps({**codec.description(), "graph": {"post_process": True}}))
+    box = [10.5, 20, 33, 70]
+    found = in_node(
+        """
+        import { cropScaleAndShift, decode } from "./js/pose.js";
+        const { heatmaps, description, box } = given;
+        const decoded = decode(Float32Array.from(heatmaps), description);
+        console.log(JSON.stringify({ ...decoded, frame: cropScaleAndShift(box, description) }));
+        """,
+        {"heatmaps": heatmaps.ravel().tolist(), "description": description, "box": box},
+    )
+    keypoints, scores = codec.decode(heatmaps)
+    np.testing.assert_allclose(found["keypoints"], keypoints, atol=1e-4)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
+    scale, shift = deploy.crop_scale_and_shift(box, codec.image_size_wh, unbiased)
+    np.testing.assert_allclose([found["frame"]["scale"], *found["frame"]["shift"]], [scale, *shift])
+
+
+def test_scores_are_calibrated_as_the_library_does():
+    pairs, scores = [0.1, 0.2, 0.5, 0.6, 0.9, 0.95], [0.0, 0.1, 0.3, 0.5, 0.7, 1.2]
+    script = """
+    import { calibrated } from "./js/pose.js";
+    console.log(JSON.stringify(calibrated(given.scores, { score_calibration: given.pairs })));
+    """
+    found = in_node(script, {"pairs": pairs, "scores": scores})
+    np.testing.assert_allclose(found, np.interp(scores, pairs[::2], pairs[1::2]))
+
+
+def test_a_person_is_searched_for_as_in_the_library():
+    """With a network that knows where a person of 40x100 pixels is, and sees them best at twice their height."""
     script = """
     import { findPerson, firstBoxes } from "./js/person.js";
     const joints = [[300, 100], [340, 100], [300, 200], [340, 200]], looks = [];
@@ -239,13 +288,12 @@ def test_a_person_is_searched_for_as_in_the_library():
     const nobody = await findPerson([640, 480], async () => ({ keypoints: joints, scores: [0.1, 0.1, 0.1, 0.1] }));
     console.log(JSON.stringify({ box: await findPerson([640, 480], ask), counts, nobody }));
     """
-    line = ["node", "--input-type=module", "--eval", script]
-    finished = subprocess.run(line, cwd=ROOT / "demo", capture_output=True, text=True, check=True)
-    found = json.loads(finished.stdout)
+    found = in_node(script)
     np.testing.assert_allclose(found["box"], [298, 95, 44, 110])  # a tenth larger than the joints
     assert found["counts"] == [1, 2, 3, 10] and found["nobody"] == [0, 0, 640, 480]
 
 
+@pytest.mark.slow
 def test_first_sight(page):
     """Opened with a network, it shows the example with a pose, and says how; everything has a name."""
     page.open()
@@ -273,6 +321,7 @@ def test_first_sight(page):
     assert not page.errors()
 
 
+@pytest.mark.slow
 def test_a_box_is_moved_by_keyboard_and_drawn_by_pointer(page, posenet):
     from selenium.webdriver import ActionChains, Keys
 
@@ -312,6 +361,7 @@ def test_a_box_is_moved_by_keyboard_and_drawn_by_pointer(page, posenet):
     assert not page.errors()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_gets_one_sentence(page, posenet, tmp_path):
     page.open()
 
@@ -356,6 +406,7 @@ def test_what_cannot_be_used_gets_one_sentence(page, posenet, tmp_path):
     assert not page.errors()
 
 
+@pytest.mark.slow
 def test_detected_people_and_nobody(page, real_data, tmp_path):
     photograph = next(iter(sorted((real_data / "coco/images/val2017").glob("*.jpg"))))
     page.open()
@@ -372,6 +423,7 @@ def test_detected_people_and_nobody(page, real_data, tmp_path):
     assert not page.errors()
 
 
+@pytest.mark.slow
 def test_a_video_plays_with_its_poses(page, tmp_path):
     video = cv2.VideoWriter(str(tmp_path / "clip.webm"), cv2.VideoWriter_fourcc(*"VP80"), 5, (256, 256))
     image = cv2.resize(read_image(ROOT / "images" / "test.jpg"), (256, 256))
