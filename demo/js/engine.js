@@ -65,7 +65,7 @@ const calls = {
   },
 
   /** The poses in boxes of the current picture; without boxes people are found first. */
-  async poses({ boxes, flipTest }) {
+  async poses({ boxes, flipTest, live }) {
     if (!network || !picture) throw new Mistake("notReady");
     const start = performance.now();
     const ask = (box) => poseInBox(box, flipTest);
@@ -74,7 +74,7 @@ const calls = {
     else if (detector) {
       const found = await detect();
       people = (await inTurn(found, ({ box }) => ask(box))).map((person, index) => ({ ...person, boxScore: found[index].score }));
-    } else people = [await ask(await findPerson([picture.width, picture.height], (box) => poseInBox(box, false)))];
+    } else people = [await ask(await findPerson([picture.width, picture.height], (box) => poseInBox(box, false), live))];
     return { people: people.filter(({ scores }) => scores.every(Number.isFinite)), ms: performance.now() - start };
   },
 };

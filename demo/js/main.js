@@ -144,7 +144,7 @@ async function follow(name) {
       next.getContext("2d").drawImage(bitmap, 0, 0);
       await ask("look", { source: bitmap }, [bitmap]);
       const boxes = detectorFamily && frame % DETECT_EVERY === 0 ? [] : people.map(nextBox).filter(Boolean);
-      const options = { boxes: boxes.length ? boxes : null, flipTest: $("flip").checked };
+      const options = { boxes: boxes.length ? boxes : null, flipTest: $("flip").checked, live: true };
       const found = description ? await ask("poses", options) : { people: [] };
       if (live !== mine) return;
       source.image = next;

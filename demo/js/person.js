@@ -5,6 +5,7 @@ import { overlap } from "./detectors.js";
 import { BOX_PADDING } from "./pose.js";
 
 const FIRST_CROPS = [1, 0.7, 0.5, 0.35]; // their sides, as parts of the picture's longer side
+const FIRST_LIVE = [1, 0.7]; // while a video plays, in which nobody can wait for all of them
 const STEP = 0.5; // at most, between neighbouring crops, as a part of their side
 const LOOKS = 3; // at most, the last of which is the pose itself
 const SETTLED = 0.8; // overlap of a box and the one before it
@@ -15,9 +16,10 @@ const BEYOND_JOINTS = 1.1; // a person's box is so much larger than the box of t
  * The box of a person, the whole picture if nobody is found.
  * @param size [width, height] of the picture.
  * @param ask box -> promise of {keypoints, scores}.
+ * @param live look at the larger crops only, for people who fill much of the picture.
  */
-export async function findPerson(size, ask) {
-  let box = boxOf(await best(firstBoxes(size), ask), size);
+export async function findPerson(size, ask, live = false) {
+  let box = boxOf(await best(firstBoxes(size, live ? FIRST_LIVE : FIRST_CROPS), ask), size);
   for (let look = 1; box && look < LOOKS; look++) {
     const next = boxOf(await ask(box), size);
     if (!next) break;
@@ -29,9 +31,9 @@ export async function findPerson(size, ask) {
 }
 
 /** The boxes of the first look, whose crops are squares that cover the picture in each of their sizes. */
-export function firstBoxes(size) {
+export function firstBoxes(size, parts = FIRST_CROPS) {
   const boxes = [];
-  for (const part of FIRST_CROPS) {
+  for (const part of parts) {
     const side = part * Math.max(...size), boxSide = side / BOX_PADDING;
     const [xs, ys] = size.map((length) => {
       const steps = Math.max(0, Math.ceil((length / side - 1) / STEP - 1e-9));
