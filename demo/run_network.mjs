@@ -18,7 +18,8 @@ for await (const part of process.stdin) {
   const bytes = new Uint8Array(received.subarray(end + 1, end + 1 + size)).buffer;
   received = received.subarray(end + 1 + size);
   const tensor = new ort.Tensor(type, type === "float32" ? new Float32Array(bytes) : new Uint8Array(bytes), shape);
-  const outputs = Object.values(await session.run({ [session.inputNames[0]]: tensor }));
+  const found = await session.run({ [session.inputNames[0]]: tensor });
+  const outputs = session.outputNames.map((name) => found[name]);
   process.stdout.write(`${JSON.stringify(outputs.map(({ dims }) => dims))}\n`);
   for (const { data } of outputs) process.stdout.write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
 }

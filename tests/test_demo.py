@@ -21,7 +21,9 @@ from tiny import tiny_description, write_tiny_onnx
 import deploy
 from simplepose import PersonDetector, PosePredictor
 from simplepose.build.predictor import load_pose_network
+from simplepose.commands.parity import load_deployed
 from simplepose.core.codecs.gaussian import HeatmapCodec
+from simplepose.core.errors import UserError
 from simplepose.core.images import read_image
 from simplepose.export.onnx import export_onnx
 from simplepose.export.parity import compare
@@ -290,6 +292,33 @@ def test_a_person_is_searched_for_as_in_the_library():
     found = in_node(script)
     np.testing.assert_allclose(found["box"], [298, 95, 44, 110])  # a tenth larger than the joints
     assert found["counts"] == [1, 2, 3, 10] and found["nobody"] == [0, 0, 640, 480]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "all", "float16", "int8"])
+def test_the_runtime_gives_the_same_in_node(kinds, kind):
+    """As a row of the parity report: parity.py --runtime Web."""
+    if not shutil.which("node") or not (ROOT / "demo/node_modules").is_dir():
+        pytest.skip("needs Node and npm ci --prefix demo --ignore-scripts")
+    web, native = load_deployed(kinds[kind], "Web"), load_pose_network(kinds[kind])
+    images = native.prepare(random_crops((64, 96), 2))
+    outputs = [run(images) for run in (web.run, native.run)]
+    for found, expected in zip(*(out if isinstance(out, list) else [out] for out in outputs)):
+        np.testing.assert_allclose(found, expected, atol=2e-2 if kind == "int8" else 2e-3)
+
+
+@pytest.mark.slow
+def test_a_file_that_the_runtime_refuses_is_said_in_one_line(posenet, tmp_path):
+    if not shutil.which("node") or not (ROOT / "demo/node_modules").is_dir():
+        pytest.skip("needs Node and npm ci --prefix demo --ignore-scripts")
+    import onnx
+
+    network = onnx.load(str(posenet[1]))
+    network.graph.node[0].op_type = "Convolution"  # there is no such operator
+    onnx.save(network, str(tmp_path / "odd.onnx"))
+    exported = load_deployed(tmp_path / "odd.onnx", "Web")
+    with pytest.raises(UserError, match="onnxruntime-web fails on .*odd.onnx"):
+        exported.run(np.zeros((1, 3, 96, 64), np.float32))
 
 
 @pytest.mark.slow
