@@ -106,7 +106,7 @@ for number, one in enumerate(axes):
 run(
     "train.py", "--cfg", "notebooks/mini.yaml", "DATASET.DATASET=coco", f"DATASET.ROOT={work}", "DATASET.TEST_SET=val",
     "DATASET.SKELETON=experiments/custom/cat_face.yaml", "DATASET.SCALE_FACTOR=0.1", "TEST.USE_GT_BBOX=true",
-    "TRAIN.END_EPOCH=6", last=6,
+    "TRAIN.END_EPOCH=4", last=6,
 )  # fmt: skip
 
 # %% [markdown] lang="en"
