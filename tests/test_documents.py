@@ -273,7 +273,7 @@ def test_the_extras_are_the_requirements_dealt_out():
     text = (ROOT / "pyproject.toml").read_text()
     listed = {
         line.split("  #")[0].strip()
-        for file in ("requirements.txt", "tests/requirements.txt")
+        for file in ("requirements.txt", "tests/requirements.txt", "tests/requirements-scale.txt")
         for line in (ROOT / file).read_text().splitlines()
         if line and not line.startswith("#")
     }

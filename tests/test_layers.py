@@ -12,7 +12,7 @@ FLOORS = (
     ("core", "machine"),
     ("config", "data", "weights", "models", "metrics"),
     ("inference",),
-    ("training", "export"),
+    ("training", "export", "scale"),
     ("reports",),
     ("build",),
     ("commands",),

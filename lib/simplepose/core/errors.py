@@ -20,6 +20,7 @@ EXTRAS = {  # extra of pyproject.toml -> packages that it installs, dependencies
     "deploy": ("onnxruntime", "tqdm", "yaml"),
     "train": ("paddle", "scipy", "easydict", "json_tricks", "pycocotools", "visualdl", "safetensors", "matplotlib"),
     "export": ("paddle2onnx", "onnx", "ml_dtypes"),
+    "scale": ("ray", "pyarrow"),
 }
 PIP_NAMES = {"yaml": "pyyaml", "paddle": "paddlepaddle"}  # where they differ from the names in `import`
 

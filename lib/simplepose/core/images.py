@@ -65,7 +65,11 @@ def read_image(path: str | os.PathLike, apply_exif: bool = False, reduction: int
     Raises:
         UserError: missing, empty, too large, or not an image that OpenCV can decode completely.
     """
-    data = _read_bytes(str(path))
+    return decode_image(_read_bytes(str(path)), path, apply_exif, reduction)
+
+
+def decode_image(data: bytes, path: str | os.PathLike, apply_exif: bool = False, reduction: int = 1) -> np.ndarray:
+    """`read_image` of a file's content; `path` is for messages."""
     if not data:
         raise UserError(f"{path} is empty (0 bytes); replace it")
     # OpenCV 4 silently fills the missing part of a truncated JPEG with grey. Some cameras append a few bytes.

@@ -198,7 +198,7 @@ class OpenCvVideo:
 
     def __init__(self, path: Path, wanted: Format, fps: float, size_wh: tuple[int, int]):
         for code in wanted.opencv:
-            with _native_stderr_closed():  # it complains about each codec that it lacks
+            with native_stderr_closed():  # it complains about each codec that it lacks
                 self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), fps, size_wh)
             if self._writer.isOpened():
                 self._codec = OPENCV_CODECS[code]
@@ -223,7 +223,7 @@ def _has_sound(program: str, path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _native_stderr_closed() -> Iterator[None]:
+def native_stderr_closed() -> Iterator[None]:
     """Discard what C libraries print to standard error."""
     sys.stderr.flush()
     before = os.dup(2)
