@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python pose_estimation/infer_many.py --model-file posenet.onnx --input photos/ --detector nanodet_m.onnx --output poses.parquet
-  python pose_estimation/infer_many.py --model-file posenet.onnx --input list.txt --output poses.parquet --dry-run
+  python pose_estimation/infer_many.py --model-file posenet.onnx --input list.txt --detector nanodet_m.onnx --output poses.parquet --dry-run
   python pose_estimation/infer_many.py --model-file posenet.onnx --input s3://bucket/2025/ --output s3://bucket/poses/ --address auto
 """  # noqa: E501
 
@@ -59,9 +59,10 @@ def main() -> int | None:
         raise UserError("--model-file is missing: the network, an ONNX file of export.py or weights that describe it")
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers is {args.workers}; at least one process does the work")
+    from simplepose.scale.cluster import import_ray
+
     with optional_packages():
-        import pyarrow  # noqa: F401
-        import ray.data  # noqa: F401
+        import_ray()
     return infer_many(args, flags)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
     from ray import ObjectRef
 
-IMAGES_PER_BLOCK = 64  # some seconds of work: little to do again, and few enough parts
+IMAGES_PER_BLOCK = 32  # some seconds of work: little to do again or to wait for at the end, and few enough parts
 RETRIES = 3  # of a block whose worker died
 OBJECT_STORE_BYTES = 500 << 20  # of a cluster of our own: only names, counts and the networks' files travel
 
@@ -90,6 +90,20 @@ class Worker:
         return {**block, "stop": ""}
 
 
+def import_ray() -> None:
+    """Import pyarrow, and Ray as a command's engine: no usage statistics, and no log on the screen unless the user has
+    set it so.
+
+    Raises:
+        ImportError: one of them is not installed.
+    """
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "CRITICAL"}
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    import pyarrow  # noqa: F401
+    import ray.data  # noqa: F401
+
+
 def start(address: str | None, gpu: bool, workers: int | None) -> tuple[int, int]:
     """Connect to a cluster, or start one on this machine.
 
@@ -101,9 +115,6 @@ def start(address: str | None, gpu: bool, workers: int | None) -> tuple[int, int
     """
     import ray
 
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)
     settings: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
     if not address:
         settings.update(num_cpus=available_cores(), object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False)
@@ -127,8 +138,8 @@ def process(
 ) -> Iterator[list[str]]:
     """Write the parts of all inputs that are not finished; yields the inputs of each part when it is there.
 
-    Blocks whose workers die again and again are tried once more input by input, and the inputs that are left then get a
-    row with an error.
+    Blocks whose workers died are tried again input by input, as long as that finishes any. The inputs left then kill
+    every worker, and get a row with an error.
 
     Raises:
         UserError: a part cannot be written, or Ray cannot go on.
@@ -138,28 +149,30 @@ def process(
     warnings.filterwarnings("ignore", message=".*deprecated and will be removed in Ray", module="simplepose")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # those of dead workers; they are tried again here
+    context.max_errored_blocks = -1  # those of dead workers
     finished, shared = set(finished), ray.put(job)
+    size, before = IMAGES_PER_BLOCK, -1
     try:
-        for size in (IMAGES_PER_BLOCK, 1):
-            blocks = list(make_blocks(inputs, finished, size, job.table))
-            if not blocks:
-                return
+        while (blocks := list(make_blocks(inputs, finished, size, job.table))) and len(finished) > before:
+            before = len(finished) if size == 1 else -1
+            # One block at a time: a second that waits at a worker is lost with the first, and late at the end.
+            pool = ray.data.ActorPoolStrategy(size=min(workers, len(blocks)), max_tasks_in_flight_per_actor=1)
             reports = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
-                Worker, fn_constructor_args=(shared, cores), num_cpus=cores, num_gpus=int(gpu),
-                compute=ray.data.ActorPoolStrategy(size=min(workers, len(blocks))), max_task_retries=RETRIES,
+                Worker, fn_constructor_args=(shared, cores), compute=pool, num_cpus=cores, num_gpus=int(gpu),
+                max_task_retries=RETRIES,
             )  # fmt: skip
             for report in reports.iter_rows():
                 if report["stop"]:
                     raise UserError(report["stop"])
                 finished.update(report["paths"])
                 yield report["paths"]
+            size = 1
     except ray.exceptions.RayError as error:
         raise UserError(f"Ray cannot go on: {one_line(error)}; start again, what is finished stays") from None
-    for block in make_blocks(inputs, finished, 1, job.table):
+    for block in blocks:
         (path,) = block["paths"]
-        why = f"the worker that had it died, {RETRIES + 1} times in a block and as often alone"
-        write_part(job.output, block["part"], job.schema, rows_of(Frame(0, path, None, why), []))
+        failed = Frame(0, path, None, "every worker died that tried to find its poses", is_video=is_video(path))
+        write_part(job.output, block["part"], job.schema, rows_of(failed, []))
         yield block["paths"]
 
 
