@@ -155,8 +155,10 @@ def process(
     try:
         while (blocks := list(make_blocks(inputs, finished, size, job.table))) and len(finished) > before:
             before = len(finished) if size == 1 else -1
-            # One block at a time: a second that waits at a worker is lost with the first, and late at the end.
-            pool = ray.data.ActorPoolStrategy(size=min(workers, len(blocks)), max_tasks_in_flight_per_actor=1)
+            # A second block waits at each worker, to start at once; not where it could be lost with the first.
+            pool = ray.data.ActorPoolStrategy(
+                size=min(workers, len(blocks)), max_tasks_in_flight_per_actor=1 if size == 1 else 2
+            )
             reports = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
                 Worker, fn_constructor_args=(shared, cores), compute=pool, num_cpus=cores, num_gpus=int(gpu),
                 max_task_retries=RETRIES,
