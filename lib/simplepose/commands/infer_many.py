@@ -88,8 +88,8 @@ def infer_many(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     schema = table.make_schema(predictor.skeleton, made_by(args, predictor, files))
     job = cluster.Job(partial(load, args, flags), files, not args.ignore_orientation, source, output, name, schema)
     finished = table.find_finished(output, name, schema).sources
-    todo = [path for path in inputs if path not in finished]
-    print(f"=> {len(inputs):,} inputs in {args.input}, {len(todo):,} of them to be done")
+    todo = [file for file in inputs if file not in finished]
+    print(f"=> {len(inputs):,} inputs in {path}, {len(todo):,} of them to be done")
     try:
         if todo:
             workers, cores = cluster.start(args.address, args.gpu, args.workers)

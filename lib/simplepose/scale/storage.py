@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+import re
 import secrets
 import shutil
 import tempfile
@@ -33,7 +34,8 @@ def open_storage(text: str) -> tuple[FileSystem, str]:
     try:
         storage, path = FileSystem.from_uri(text)
     except (ImportError, OSError, ValueError) as error:
-        raise UserError(f"cannot open {text}: {one_line(error)}") from None
+        address = re.sub(r"//[^/@]*@", "//", text.partition("?")[0])  # without keys and passwords
+        raise UserError(f"cannot open {address}: {one_line(error)}") from None
     return storage, path.rstrip("/")
 
 
