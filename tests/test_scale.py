@@ -65,7 +65,8 @@ def test_blocks_hold_one_video_or_some_images_and_keep_the_order():
     from simplepose.scale.cluster import make_blocks
 
     inputs = ["a.jpg", "b.jpg", "c.jpg", "d.mp4", "e.mp4", "f.jpg"]
-    blocks = list(make_blocks(inputs, {"b.jpg"}, 2, "t"))
+    assert [block["paths"] for block in make_blocks(inputs[:3], set(), 2, "t")] == [["a.jpg", "b.jpg"], ["c.jpg"]]
+    blocks = list(make_blocks(inputs, {"b.jpg"}, 3, "t"))
     assert [block["paths"] for block in blocks] == [["a.jpg", "c.jpg"], ["d.mp4"], ["e.mp4"], ["f.jpg"]]
     names = [block["part"] for block in blocks]
     assert names == sorted(names) and all(name.startswith("t.parts/") for name in names)
