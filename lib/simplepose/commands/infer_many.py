@@ -55,8 +55,6 @@ def main() -> int | None:
     parser.set_defaults(cfg=None, overrides=[], gpus=None)
     args, flags = parse_flags(parser)
     check_boxes(args)
-    if not args.model_file:
-        raise UserError("--model-file is missing: the network, an ONNX file of export.py or weights that describe it")
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers is {args.workers}; at least one process does the work")
     from simplepose.scale.cluster import import_ray
@@ -74,6 +72,7 @@ def infer_many(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     """
     import ray
 
+    from simplepose.inference.box_sources import found_person
     from simplepose.machine.logs import counting_bar
     from simplepose.scale import cluster, storage, table
 
@@ -83,7 +82,8 @@ def infer_many(args: argparse.Namespace, flags: dict[str, Any]) -> int:
         name = f"{name}/{TABLE}"
     inputs = storage.list_inputs(source, path)
     args.device = "gpu" if args.gpu else None
-    predictor, boxes = load_predictor(args, flags), choose_boxes(args)  # here first: what is wrong with them is a line
+    boxes, predictor = choose_boxes(args), load_predictor(args, flags)  # here first: what is wrong with them is a line
+    boxes = boxes or found_person(predictor)
     files = read_files(args)
     schema = table.make_schema(predictor.skeleton, made_by(args, predictor, files))
     job = cluster.Job(partial(load, args, flags), files, not args.ignore_orientation, source, output, name, schema)
@@ -114,11 +114,14 @@ def infer_many(args: argparse.Namespace, flags: dict[str, Any]) -> int:
 
 def load(args: argparse.Namespace, flags: dict[str, Any], folder: Path) -> tuple[PosePredictor, BoxSource]:
     """Predictor and boxes as infer.py makes them, from copies of the files of `read_files` in a folder."""
+    from simplepose.inference.box_sources import found_person
+
     args = copy.copy(args)
     for flag in FILES:
         if getattr(args, flag):
             setattr(args, flag, str(folder / flag / Path(getattr(args, flag)).name))
-    return load_predictor(args, {**flags, "TEST.MODEL_FILE": args.model_file}), choose_boxes(args)
+    predictor = load_predictor(args, {**flags, "TEST.MODEL_FILE": args.model_file})
+    return predictor, choose_boxes(args) or found_person(predictor)
 
 
 def read_files(args: argparse.Namespace) -> dict[str, bytes]:
