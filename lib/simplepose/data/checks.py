@@ -451,7 +451,7 @@ def wrong_pairs(checked: LabelledSet) -> Finding | None:
         (left_side, left_rest), (right_side, right_rest) = sided[left], sided[right]
         if left_side == "right" and right_side == "left":
             faults.append(f"{left} - {right} has the right one first")
-        elif (left_side or right_side) and (left_rest != right_rest or left_side == right_side):
+        elif (left_side or right_side) and (left_rest != right_rest or not (left_side and right_side)):
             faults.append(f"{left} - {right} are not one joint's two sides")
     alone = [name for name, (side, rest) in sided.items() if side and name not in paired]
     alone = [n for n in alone if any(m != n and sided[m][1] == sided[n][1] and sided[m][0] for m in skeleton.joints)]
