@@ -76,8 +76,8 @@ def _pictures(finding: Finding, checked: LabelledSet, sets: Sequence[LabelledSet
             beside = draw_example(Example(picture, ""), by_name[name])
             image = np.hstack([image, np.full((SIDE, 4, 3), 255, np.uint8), beside])
         entry = f", entry {example.person.row}" if example.person else ""
-        words = example.text.partition(" (")[0].replace(":", ",").split(", ")
-        tags = [words[0]] if example.person and len(words[0]) < 40 else []
+        first = example.text.partition(" (")[0].replace(":", ",").partition(", ")[0]  # a joint, pair or limb
+        tags = [first] if example.person and not first.startswith("box") and len(first) < 40 else []
         yield Picture(image, f"{example.picture.name}{entry}: {example.text}", tags)
 
 
