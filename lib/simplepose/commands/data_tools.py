@@ -322,7 +322,9 @@ def read_labels(args: argparse.Namespace) -> tuple[Labels, ImageFolder]:
     images = ImageFolder(args.images or usual_images(path, args.form))
     skeleton = load_skeleton(args.skeleton) if args.skeleton else None
     options = {}
-    if args.form == "labelstudio" and args.annotator:
+    if args.annotator:
+        if args.form != "labelstudio":
+            raise UserError("--annotator goes with --from labelstudio, whose images may have several annotations")
         options["annotator"] = args.annotator
     if args.form == "yolo-pose":
         options["image_set"] = args.in_set
