@@ -10,7 +10,7 @@ MINI := experiments/mini/resnet18/128x128_d128x3_adam_lr1e-3.yaml
 TWO_AT_ONCE := -n 2 --dist loadfile
 CFG := experiments/lspet/resnet18/128x128_d256x3_adam_lr1e-3.yaml
 
-.PHONY: quickstart reproduce test test-slow bench lint clean
+.PHONY: quickstart reproduce demo test test-slow bench lint clean
 
 quickstart: $(VENV)/runtime
 	$(PY) pose_estimation/make_mini.py --output data/mini
@@ -22,6 +22,14 @@ quickstart: $(VENV)/runtime
 # From data to docs/results/: make reproduce CFG=experiments/... (default: LSPET, hours on a CPU; data/README.md)
 reproduce: $(VENV)/runtime
 	$(PY) pose_estimation/reproduce.py --cfg $(CFG)
+
+# The page of demo/ in output/demo, served on this machine, with the bundled network or MODEL=posenet.onnx of export.py
+demo: demo/node_modules
+	$(PYTHON) demo/serve.py $(if $(MODEL),--model $(MODEL))
+
+demo/node_modules: demo/package-lock.json
+	npm ci --prefix demo --ignore-scripts --no-fund --no-audit
+	@touch $@
 
 test: $(VENV)/dev
 	$(PY) -m ruff check .
@@ -63,4 +71,4 @@ $(VENV)/scale: tests/requirements-scale.txt | $(VENV)/dev
 	$(PY) -m pip install -r $< && touch $@ || echo "Ray is not to be had: the tests of infer_many.py will be skipped"
 
 clean:
-	rm -rf $(VENV) output log data/mini
+	rm -rf $(VENV) output log data/mini demo/node_modules

@@ -22,7 +22,7 @@ ENGLISH = [english for _, english in PAIRS]
 LINK = re.compile(r"""\]\(([^)\s]+)|<(?:img|a)\b[^>]*\b(?:src|href)="([^"]+)""")
 KEY = re.compile(r"(?:DATASET|MODEL|LOSS|TRAIN|TEST|DEBUG|CUDNN)(?:\.[A-Z_0-9]*[A-Z0-9])+")
 OVERRIDE = re.compile(r"[A-Z]\w*(\.\w+)*=")
-NOT_OURS = (".", "cd", "unzip", "visualdl", "python3")  # what a line may begin with, besides python and make
+NOT_OURS = (".", "cd", "unzip", "visualdl", "python3", "npm")  # what a line may begin with, besides python and make
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Compare exported networks with the weights they came from, on a data set: pixels and PCKh or AP, runtime by runtime.
 
-The runtimes are those of deploy.py, called in the same way.
+The runtimes are those of deploy.py, called in the same way, and the demo page's onnxruntime-web.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def main() -> int | None:
     add = parser.add_argument
     add("--onnx", action="append", default=[], metavar="FILE", help="ONNX file of export.py; may be repeated")
     add("--paddle", action="append", default=[], metavar="FILE", help="program of export.py --format paddle")
-    add("--runtime", action="append", choices=("ONNX", "OpenVINO", "OpenCV"),
-        help="for the ONNX files; may be repeated; default: all that are installed")  # fmt: skip
+    add("--runtime", action="append", choices=("ONNX", "OpenVINO", "OpenCV", "Web"),
+        help="for the ONNX files; may be repeated; default: all installed but Web, which is slow")  # fmt: skip
     add("--data", metavar="FOLDER", help="DATASET.ROOT; the people of DATASET.TEST_SET are used")
     add("--use-detect-bbox", action="store_true", help="COCO: detected boxes, not the annotated ones")
     add("--coco-bbox-file", metavar="FILE", help="COCO: the detections, TEST.COCO_BBOX_FILE")
@@ -132,7 +132,7 @@ def open_all(args, crops: np.ndarray) -> tuple[dict[str, PoseNetwork], set[str],
     networks, exact, failures = {}, set(), []
     for file, runtime in wanted:
         name = f"{file}, {runtime}"
-        needed = deploy.RUNTIMES[runtime]
+        needed = deploy.RUNTIMES.get(runtime)
         if not args.runtime and importlib.util.find_spec(needed.module) is None:
             print(f"=> {runtime} is not installed and left out: python -m pip install {needed.package}")
             continue
@@ -165,12 +165,15 @@ def deploy_module() -> ModuleType:
 
 
 def load_deployed(path: Path, runtime: str) -> PoseNetwork:
-    """An exported network, run as deploy.py runs it."""
+    """An exported network, run as deploy.py runs it, or by onnxruntime-web."""
+    from simplepose.export.web import web_network
     from simplepose.inference.network import PoseNetwork
 
     deploy = deploy_module()
     try:
         described = deploy.read_description(Path(path))
+        if runtime == "Web":
+            return PoseNetwork.from_description(web_network(path), described, path)
         run = deploy.open_runtime(runtime, Path(path))
     except deploy.DeployError as error:
         raise UserError(str(error)) from None
