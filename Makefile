@@ -36,7 +36,7 @@ test: $(VENV)/dev
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest $(TWO_AT_ONCE) -m "not slow"
 
-test-slow: $(VENV)/dev $(VENV)/parity
+test-slow: $(VENV)/dev $(VENV)/parity $(VENV)/scale
 	$(PY) -m pytest $(TWO_AT_ONCE) -m "slow or parity"
 
 # Everything that should be fast, beside its peer; benchmarks/README.md
@@ -65,6 +65,10 @@ $(VENV)/dev: tests/requirements.txt tests/requirements-tracking.txt $(VENV)/runt
 # and say so.
 $(VENV)/parity: tests/requirements-parity.txt | $(VENV)/dev
 	$(PY) -m pip install -r $< && touch $@ || echo "PyTorch is not to be had: the tests beside it will be skipped"
+
+# Ray, for inference on a cluster; where it has no wheel, those tests are skipped and say so.
+$(VENV)/scale: tests/requirements-scale.txt | $(VENV)/dev
+	$(PY) -m pip install -r $< && touch $@ || echo "Ray is not to be had: the tests of infer_many.py will be skipped"
 
 clean:
 	rm -rf $(VENV) output log data/mini demo/node_modules

@@ -181,6 +181,7 @@ def test_the_form_of_boxes_is_named(form):
     [
         ([["left_eye", "right_ear"], ["left_ear", "right_eye"]], "left_eye - right_ear are not one joint's two sides"),
         ([["right_eye", "left_eye"], ["left_ear", "right_ear"]], "right_eye - left_eye has the right one first"),
+        ([["left_eye", "nose"], ["left_ear", "right_ear"]], "left_eye - nose are not one joint's two sides"),
         ([["left_eye", "right_eye"]], "left_ear, right_ear have a side and are in no pair"),
     ],
 )

@@ -300,6 +300,10 @@ FAULTS = [
     ("cvat", "<annotations><image></annotations>", "is not as CVAT for images 1.1 writes it"),
     ("cvat", '<annotations><track id="0"></track></annotations>', "export the task again as CVAT for images"),
     ("labelme", '{"shapes": 3, "imagePath": "a.png"}', "is not as labelme writes it"),
+    ("yolo-pose", "{kpt_shape: [1, 3], names: cat, train: x}", "is not a data.yaml of YOLO-pose"),
+    ("labelstudio", '[{"data": {"image": "a"}, "annotations": [{"result": [{"type": "keypointlabels", "original_width":'
+     '9, "original_height": 9, "value": {"x": 1, "y": 1, "keypointlabels": []}}]}]}]', "task 0"),
+    ("cvat", "<!--" + " " * 9999 + "--><!DOCTYPE a><annotations/>", "is not CVAT's annotations.xml"),
     ("yolo-pose", "names: [cat]", "is not a data.yaml of YOLO-pose"),
     ("csv", "image,x,y\na.png,1,2", "needs the columns image and"),
     ("csv", "image,nose_x,nose_y\na.png,one,2", "line 2: 'one' is not a number of pixels"),

@@ -64,13 +64,14 @@ def test_mpii_from_a_made_matlab_file(tmp_path, run_command):
         "joints": rng.integers(1, 500, (16, 2)).astype(float).tolist(), "joints_vis": [1] * 15 + [0],
         "center": [300.0, 200.0], "scale": 1.234567,
     }  # fmt: skip
-    validates = valid_images()[0]
+    validates, before = valid_images()[1], valid_images()[0]
     whole = official_person(entry, np.array([[10, 20], [30, 45]]))
     images = [
         ("000000001.jpg", 1, [whole, {"x1": 1, "y1": 1, "x2": 2, "y2": 2}]),  # beside a head box alone
         ("000000002.jpg", 0, [{"scale": 2.0, "objpos": {"x": 5, "y": 6}}]),
         ("000000003.jpg", 1, []),
         (f"{validates}.jpg", 1, [whole]),
+        (f"{before}.jpg", 1, [whole]),
         ("000000004.jpg", 1, [{"scale": 2.0, "objpos": {"x": 5, "y": 6}}, whole]),
     ]
     write_release(tmp_path / "mpii.mat", images)
@@ -81,13 +82,15 @@ def test_mpii_from_a_made_matlab_file(tmp_path, run_command):
     annot = tmp_path / "data" / "mpii" / "annot"
     train, valid, test = (json.loads((annot / f"{name}.json").read_text()) for name in ("train", "valid", "test"))
     expected = {**entry, "joints": [*entry["joints"][:15], [-1.0, -1.0]]}
-    assert valid == [{**expected, "image": f"{validates}.jpg"}]
+    assert valid == [{**expected, "image": f"{name}.jpg"} for name in (before, validates)]  # in the published order
     assert [person["image"] for person in train] == ["000000001.jpg", "000000004.jpg"]
     assert test == [{"image": "000000002.jpg", "scale": 2.0, "center": [5.0, 6.0]}]
     truth = load_pckh_ground_truth(annot / "gt_valid.mat")
     # 0.6 of the diagonal of 20 x 25
-    np.testing.assert_allclose(truth.head_sizes, [0.6 * np.hypot(20, 25)])
-    assert list(loadmat(str(annot / "gt_valid.mat"))["jnt_missing"][:, 0]) == [0] * 15 + [1]
+    np.testing.assert_allclose(truth.head_sizes, [0.6 * np.hypot(20, 25)] * 2)
+    arrays = loadmat(str(annot / "gt_valid.mat"))
+    assert arrays["jnt_missing"][:, 0].tolist() == [0] * 15 + [1]
+    assert arrays["pos_gt_src"][15].tolist() == [[0, 0], [0, 0]]
 
 
 def test_mpii_s_real_validation_set_comes_out_field_by_field(real_data, tmp_path):
@@ -137,6 +140,10 @@ def test_groups_stay_whole():
     chosen = choose(groups, [1] * 100, 0.2, seed=0)
     assert len(chosen) == 2
     assert choose(groups, [1] * 100, 0.2, seed=0) == chosen != choose(groups, [1] * 100, 0.2, seed=3)
+    for seed in range(
+        20
+    ):  # 9 of 11 persons are on one video: it is chosen alone, where it is drawn first, or not at all
+        assert choose(["big", "b", "c"], [9, 1, 1], 0.2, seed) in ({"big"}, {"b", "c"})
     with pytest.raises(UserError, match=r"all 3 images are one group \(a\)"):
         choose(["a"] * 3, [1] * 3, 0.2, 0)
     with pytest.raises(UserError, match="between 0 and 1"):

@@ -332,8 +332,8 @@ def test_the_extras_are_the_requirements_dealt_out():
     text = (ROOT / "pyproject.toml").read_text()
     listed = {
         line.split("  #")[0].strip()
-        for file in ("requirements.txt", "tests/requirements.txt", "tests/requirements-tracking.txt")
-        for line in (ROOT / file).read_text().splitlines()
+        for file in ("requirements", "tests/requirements", "tests/requirements-tracking", "tests/requirements-scale")
+        for line in (ROOT / f"{file}.txt").read_text().splitlines()
         if line and not line.startswith("#")
     }
     base = re.search(r"^dependencies = (\[.*?\])", text, re.MULTILINE | re.DOTALL).group(1)

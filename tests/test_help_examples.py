@@ -70,8 +70,8 @@ def test_there_are_examples():
     assert {command for command, _ in EXAMPLES} >= {"train", "valid", "infer", "export", "parity", "convert"}
 
 
-# What these need is not at hand: a camera, a video, detectors, days of training, another folder.
-BEYOND = ("--img-file 0", "clip.mp4", "nanodet", "reproduce", "--gpus", "u12_1.mat")
+# What these need is not at hand: a camera, a video, detectors, days of training, another folder, a cluster.
+BEYOND = ("--img-file 0", "clip.mp4", "nanodet", "reproduce", "--gpus", "u12_1.mat", "s3://", "poses.parquet")
 
 
 @pytest.fixture(scope="module")

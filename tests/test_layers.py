@@ -13,7 +13,7 @@ FLOORS = (
     ("config", "data", "weights", "models", "metrics"),
     ("inference",),
     ("tracking",),
-    ("training", "export"),
+    ("training", "export", "scale"),
     ("reports",),
     ("build",),
     ("commands",),

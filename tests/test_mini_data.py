@@ -89,7 +89,7 @@ def test_files_are_one_based_and_missing_joints_are_marked(tmp_path: Path) -> No
     assert (
         entry["center"] == [11, 21] and entry["joints"][:2] == [[-1, -1], [4, 5]] and entry["joints_vis"][:2] == [0, 1]
     )
-    synthetic._write_ground_truth(tmp_path / "gt.mat", [entry], [person["head_box"]])
+    synthetic.write_ground_truth(tmp_path / "gt.mat", [entry], [np.round(person["head_box"] + 1, 2)], "test")
     assert loadmat(tmp_path / "gt.mat")["headboxes_src"][:, :, 0].tolist() == [[2, 3], [6, 7]]
 
 
@@ -167,7 +167,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic, "_write_ground_truth", stop)
+    monkeypatch.setattr(synthetic, "write_ground_truth", stop)
     with pytest.raises(KeyboardInterrupt):
         synthetic.write_mini_mpii(tmp_path / "set", 1, 1)
     assert list(tmp_path.iterdir()) == []

@@ -1,20 +1,22 @@
-"""Cut, strip, merge and check files in COCO's format."""
+"""Cut, strip, merge, make and check files in COCO's format."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import reprlib
 from pathlib import Path
 
 from simplepose.commands.cli import Parser
-from simplepose.core.errors import UserError
+from simplepose.core.errors import UserError, optional_packages
 
 EXAMPLES = """examples:
   python pose_estimation/coco_files.py subset person_keypoints_val2017.json --count 500 --output subset.json
   python pose_estimation/coco_files.py subset person_keypoints_val2017.json --ids ids.txt --output subset.json
   python pose_estimation/coco_files.py persons instances_val2017.json --output persons.json
   python pose_estimation/coco_files.py merge a.json b.json --output detections.json
+  python pose_estimation/coco_files.py poses poses.parquet --output poses.json
   python pose_estimation/coco_files.py check detections.json --annotations person_keypoints_val2017.json
 """
 
@@ -37,6 +39,9 @@ def main() -> int | None:
     command = commands.add_parser("merge", help="several detection files as one, repeated boxes once")
     command.add_argument("detections", nargs="+", help="detection files")
 
+    command = commands.add_parser("poses", help="COCO's results form of a table of infer_many.py")
+    command.add_argument("table", help="poses.parquet, here or at s3://, gs://, hdfs://...")
+
     for command in commands.choices.values():
         command.add_argument("--output", required=True, metavar="FILE", help="file to write")
 
@@ -45,7 +50,7 @@ def main() -> int | None:
     command.add_argument("--annotations", metavar="FILE", help="the set that it is for")
     command.add_argument("--category", default="person", metavar="NAME", help="default: %(default)s")
     args = parser.parse_args()
-    return {"subset": cut, "persons": strip, "merge": merge, "check": check}[args.command](args)
+    return {"subset": cut, "persons": strip, "merge": merge, "poses": convert, "check": check}[args.command](args)
 
 
 def cut(args: argparse.Namespace) -> None:
@@ -72,6 +77,23 @@ def merge(args: argparse.Namespace) -> None:
         raise UserError(f"a detection has no usable {error}; look at each file with `check`") from None
     write(args.output, merged)
     print(f"=> {args.output}: {len(merged)} detections, {repeated} repeated boxes left out")
+
+
+def convert(args: argparse.Namespace) -> None:
+    with optional_packages():
+        import pyarrow  # noqa: F401
+
+    from simplepose.core.files import written_whole
+    from simplepose.inference.writers import CocoResults
+    from simplepose.scale.storage import open_storage
+    from simplepose.scale.table import read_table
+
+    people = 0
+    with written_whole(args.output) as scratch, contextlib.closing(CocoResults(scratch)) as results:
+        for frame, poses in read_table(*open_storage(args.table)):
+            results.add(frame, poses)
+            people += len(poses)
+    print(f"=> {args.output}: {people} people")
 
 
 def check(args: argparse.Namespace) -> int:

@@ -206,6 +206,8 @@ def stats(args: argparse.Namespace) -> None:
     labels, images = read_labels(args)
     checked = LabelledSet(args.input, labels, images, [ImageFact()] * len(labels.pictures))
     each = [len(picture.persons) for picture in labels.pictures]
+    if not checked.persons:
+        raise UserError(f"{args.input} has no person with joints on its {len(each)} images")
     print(f"{len(labels.pictures)} images, {sum(each)} persons or objects, at most {max(each)} on one image")
     print(f"{len(checked.persons)} of them have joints, {checked.labelled.sum(axis=1).mean():.1f} labelled each")
     boxes = checked.boxes[np.isfinite(checked.boxes).all(axis=1), 2:]
@@ -319,7 +321,9 @@ def read_labels(args: argparse.Namespace) -> tuple[Labels, ImageFolder]:
     images = ImageFolder(args.images or usual_images(path, args.form))
     skeleton = load_skeleton(args.skeleton) if args.skeleton else None
     options = {}
-    if args.form == "labelstudio" and args.annotator:
+    if args.annotator:
+        if args.form != "labelstudio":
+            raise UserError("--annotator goes with --from labelstudio, whose images may have several annotations")
         options["annotator"] = args.annotator
     if args.form == "yolo-pose":
         options["image_set"] = args.in_set

@@ -56,6 +56,22 @@ def add_run_flags(parser: Parser, *formats: str) -> argparse._MutuallyExclusiveG
     add("--img-file", required=True, metavar="SOURCE",
         help="images, folder, glob, list file (.txt), video, camera number, or an rtsp or https address")  # fmt: skip
     add("--ignore-orientation", action="store_true", help="take pixels as stored, whatever EXIF says, as data sets do")
+    box_sources = add_box_flags(parser)
+    add("--output", metavar="PATH", help="file or folder for the drawings; default: <name>_pose... here")
+    add("--overwrite", action="store_true", help="replace the results of an earlier run")
+    add("--format", choices=formats, default=formats[0], help="coordinates; default: %(default)s")
+    add("--draw", action=argparse.BooleanOptionalAction, default=True, help="write drawings")
+    add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
+    add("--draw-scores", action="store_true", help="write each person's score")
+    add("--draw-plain", action="store_true", help="draw on a plain background: poses to show without the people")
+    add("--smooth", action="store_true", help="videos: one-euro filter on every joint of a tracked or single person")
+    add("--show", action="store_true", help="open a window with the drawing; q or Esc ends")
+    return box_sources
+
+
+def add_box_flags(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Where the people are, and how many of them go through the network at once; returns the group of the former."""
+    add = parser.add_argument
     box_sources = parser.add_mutually_exclusive_group()
     box_sources.add_argument(
         "--bbox-file", metavar="FILE", help="boxes: COCO's results form, or CSV image,x,y,w,h,score"
@@ -65,16 +81,7 @@ def add_run_flags(parser: Parser, *formats: str) -> argparse._MutuallyExclusiveG
     )
     add("--detector-type", metavar="TYPE", help="yolox, paddledetection, nanodet or fastestdet; default: recognised")
     add("--det-thr", type=float, metavar="T", help="leave boxes below this score out; default: 0.3, files: all")
-    add("--output", metavar="PATH", help="file or folder for the drawings; default: <name>_pose... here")
-    add("--overwrite", action="store_true", help="replace the results of an earlier run")
-    add("--format", choices=formats, default=formats[0], help="coordinates; default: %(default)s")
-    add("--draw", action=argparse.BooleanOptionalAction, default=True, help="write drawings")
-    add("--kpt-thr", type=float, default=0.2, metavar="T", help="leave joints below this score undrawn")
-    add("--draw-scores", action="store_true", help="write each person's score")
-    add("--draw-plain", action="store_true", help="draw on a plain background: poses to show without the people")
-    add("--smooth", action="store_true", help="videos: one-euro filter on every joint of a tracked or single person")
     add("--batch-size", dest="people", type=int, default=16, metavar="N", help="people at once through the network")
-    add("--show", action="store_true", help="open a window with the drawing; q or Esc ends")
     return box_sources
 
 
@@ -83,6 +90,13 @@ def check(args: argparse.Namespace) -> None:
     more = [text for text in args.overrides if not re.match(r"\w+(\.\w+)*=", text) and Path(text).exists()]
     args.overrides = [text for text in args.overrides if text not in more]
     args.sources = [args.img_file, *more]
+    check_boxes(args)
+    if math.isnan(args.kpt_thr):
+        raise UserError("--kpt-thr is nan; name a score, as 0.2")
+
+
+def check_boxes(args: argparse.Namespace) -> None:
+    """Raise for flags of `add_box_flags` that are out of range or would have no effect."""
     if args.det_thr is not None:
         if not 0 <= args.det_thr <= 1:
             raise UserError(f"--det-thr is {args.det_thr}; scores of boxes go from 0 to 1")
@@ -90,8 +104,6 @@ def check(args: argparse.Namespace) -> None:
             raise UserError("--det-thr goes with --detector or --bbox-file; leave it out")
     if args.detector_type and not args.detector:
         raise UserError("--detector-type goes with --detector; leave it out")
-    if math.isnan(args.kpt_thr):
-        raise UserError("--kpt-thr is nan; name a score, as 0.2")
     if args.people < 1:
         raise UserError(f"--batch-size is {args.people}; at least one person goes through the network")
 
@@ -202,7 +214,7 @@ def load_predictor(args: argparse.Namespace, flags: dict[str, Any]) -> PosePredi
         if args.gpus:
             print(f"=> --gpus {args.gpus} is for weights that Paddle runs; {args.model_file} runs on the CPU")
         settings = InferenceSettings(**{name: given[name] for name in vars(InferenceSettings()) if name in given})
-        network = load_pose_network(args.model_file)
+        network = load_pose_network(args.model_file, getattr(args, "device", None))
         name = network.graph.conflict(given)
         if name:
             flag = f"--{'' if given[name] else 'no-'}{name.replace('_', '-')}"

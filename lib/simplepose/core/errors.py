@@ -21,6 +21,7 @@ EXTRAS = {  # extra of pyproject.toml -> packages that it installs, dependencies
     "train": ("paddle", "scipy", "easydict", "json_tricks", "pycocotools", "visualdl", "safetensors", "matplotlib"),
     "export": ("paddle2onnx", "onnx", "ml_dtypes"),
     "tracking": ("trackeval",),
+    "scale": ("ray", "pyarrow"),
 }
 PIP_NAMES = {"yaml": "pyyaml", "paddle": "paddlepaddle"}  # where they differ from the names in `import`
 

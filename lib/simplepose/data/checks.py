@@ -37,7 +37,9 @@ SWAP_GAIN = 1.2  # twice what the axes of an average person say about such a pai
 RARE_JOINT = 0.01
 SMALL_CROP = 4  # times that a crop may be enlarged
 FEW_PERSONS = 100  # to validate on: a score then is known to about 6 points
-PERSON_SPREAD = 30.0  # points: how far the persons' own scores are from their mean, about
+PERSON_SPREAD = (
+    30.0  # points: deviation of the persons' own scores; 26.6 measured on LSPET, of a network that scores 56
+)
 
 
 @dataclass
@@ -87,9 +89,7 @@ class LabelledSet:
         self.name, self.labels, self.images, self.facts, self.one_based = name, labels, images, facts, one_based
         self.skeleton: Skeleton = labels.skeleton
         rows = [(p, person) for p, picture in enumerate(labels.pictures) for person in picture.persons]
-        rows = [
-            (p, person) for p, person in rows if person.points and not person.crowd
-        ]  # COCO has boxes without joints
+        rows = [(p, person) for p, person in rows if person.points and not person.crowd]
         self.picture_rows = np.array([p for p, _ in rows], int)
         self.persons = [person for _, person in rows]
 
@@ -451,7 +451,7 @@ def wrong_pairs(checked: LabelledSet) -> Finding | None:
         (left_side, left_rest), (right_side, right_rest) = sided[left], sided[right]
         if left_side == "right" and right_side == "left":
             faults.append(f"{left} - {right} has the right one first")
-        elif (left_side or right_side) and (left_rest != right_rest or left_side == right_side):
+        elif (left_side or right_side) and (left_rest != right_rest or not (left_side and right_side)):
             faults.append(f"{left} - {right} are not one joint's two sides")
     alone = [name for name, (side, rest) in sided.items() if side and name not in paired]
     alone = [n for n in alone if any(m != n and sided[m][1] == sided[n][1] and sided[m][0] for m in skeleton.joints)]

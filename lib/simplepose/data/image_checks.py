@@ -77,8 +77,9 @@ def near_duplicates(facts: Sequence[ImageFact], others: Sequence[ImageFact]) -> 
     ours, rows = _vectors(facts)
     theirs, other_rows = _vectors(others)
     pairs = []
-    for start in range(0, len(ours[0]), 1024):
-        close = np.minimum(*(one[start : start + 1024] @ other.T for one, other in zip(ours, theirs)))
+    step = max(1, 2**22 // max(len(other_rows), 1))  # so that a block of products has 16 MB
+    for start in range(0, len(rows), step):
+        close = np.minimum(*(one[start : start + step] @ other.T for one, other in zip(ours, theirs)))
         for n, m in zip(*np.nonzero(close >= SAME_PICTURE)):
             row, other = rows[start + n], other_rows[m]
             if facts[row].digest != others[other].digest:

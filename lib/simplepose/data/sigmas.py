@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simplepose.core.oks import oks
+from simplepose.core.skeletons import Skeleton
 from simplepose.data.formats.base import Labels, Person, keypoints_of, safe_name
 
 SAME_PERSON = 0.3  # of OKS with sigmas of 0.1: two annotations that are further apart are two persons
@@ -48,13 +49,13 @@ def repeats(annotators: Sequence[Labels]) -> list[list[Person]]:
     return found
 
 
-def _closeness(one: Person, other: Person, skeleton) -> float:
+def _closeness(one: Person, other: Person, skeleton: Skeleton) -> float:
     a, b = keypoints_of([one, other], skeleton)
     both = (a[:, 2] > 0) & (b[:, 2] > 0)
     return float(oks(a[:, :2], b[:, :2], np.array(area_of(other)), np.full(len(a), 0.1), both)) if both.any() else 0.0
 
 
-def sigmas_of_repeats(groups: Sequence[Sequence[Person]], skeleton) -> tuple[np.ndarray, np.ndarray]:
+def sigmas_of_repeats(groups: Sequence[Sequence[Person]], skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
     """Sigmas (K,), NaN below `MIN_REPEATS`, and how many persons each is of (K,).
 
     The distance is from the mean of a person's annotations, and n / (n - 1) makes up for the mean being of the same.

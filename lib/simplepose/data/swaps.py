@@ -57,7 +57,7 @@ def swap_scores(keypoints: np.ndarray, scales: np.ndarray, skeleton: Skeleton) -
         if usual > MIN_AGREEMENT:
             shorter = np.minimum(lengths[:, p], lengths[:, q])
             weight = usual * shorter[both].mean()
-            agreement[p, q] = np.where(both, usual * cosine * shorter, 0), usual, weight
+            agreement[p, q] = np.where(both, usual * cosine * shorter, 0).astype(np.float32), usual, weight
     for exchange in exchanges(len(pairs)):
         place = np.arange(skeleton.num_joints)
         place[left[exchange]], place[right[exchange]] = right[exchange], left[exchange]

@@ -96,7 +96,7 @@ def found_person(predictor: PosePredictor) -> BoxSource:
 
     def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         nonlocal box
-        box = predictor.find_person(frame.image, box if frame.is_video else None)
+        box = predictor.find_person(frame.image, box if frame.is_video and frame.index else None)
         return box[None], np.ones(1)
 
     return source

@@ -14,9 +14,13 @@ from simplepose.machine.distributed import ranks
 
 logger = logging.getLogger("simplepose")
 
+CORES_VARIABLE = "SIMPLEPOSE_CORES"  # set for one of several processes that share a machine
+
 
 def available_cores() -> int:
-    """Processors this process may use; a container or taskset may allow fewer than the machine has."""
+    """Processors this process may use; a container, taskset or `CORES_VARIABLE` may allow fewer than there are."""
+    if os.environ.get(CORES_VARIABLE, "").isdecimal():
+        return max(1, int(os.environ[CORES_VARIABLE]))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -10,9 +10,13 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simplepose.core.errors import UserError
 from simplepose.machine.distributed import ranks
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger("simplepose")
 
@@ -101,6 +105,14 @@ def progress_bar(iterable: Iterable, total: int, description: str, done: int = 0
         iterable, total=total, desc=description, initial=done, leave=False, dynamic_ncols=True,
         disable=rank != 0 or not sys.stderr.isatty(),
     )  # fmt: skip
+
+
+def counting_bar(total: int, unit: str) -> tqdm:
+    """A bar to `update`, with an estimate of the time left; where there is no terminal, a line a minute."""
+    from tqdm import tqdm
+
+    seconds = 0.1 if sys.stderr.isatty() else 60
+    return tqdm(total=total, unit=f" {unit}", mininterval=seconds, maxinterval=seconds, dynamic_ncols=True)
 
 
 def start_time() -> str:

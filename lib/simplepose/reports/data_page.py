@@ -18,6 +18,7 @@ from simplepose.data.formats.base import keypoints_of
 from simplepose.reports.page import Page, Picture, bar_plot
 
 SHOWN = 30  # examples of each finding
+SAMPLES = 10  # persons of each set that are drawn in any case
 SIDE = 240  # pixels of a drawn example
 BLANK = 200  # grey of what is not in the image, or cannot be read
 ANSWER_COLOR = (60, 60, 230)  # BGR, red: the network's joints
@@ -56,6 +57,11 @@ def write_page(path: str | Path, title: str, sets: Sequence[LabelledSet], found:
     )
     shares = {one.name: (100 * one.labelled.mean(axis=0)).tolist() for one in sets if len(one.persons)}
     page.plots(bar_plot("How many persons have each joint labelled", sets[0].skeleton.joints, shares, "%"))
+    for one in sets:
+        page.heading(f"{one.name}: are the joints where they belong, and left and right on their sides?")
+        step = max(1, len(one.persons) // SAMPLES)
+        rows = range(0, len(one.persons), step)[:SAMPLES]
+        page.gallery((Picture(draw_example(e, one), e.picture.name) for e in (one.example(r, "") for r in rows)), SIDE)
     page.write(path)
 
 
@@ -76,8 +82,8 @@ def _pictures(finding: Finding, checked: LabelledSet, sets: Sequence[LabelledSet
             beside = draw_example(Example(picture, ""), by_name[name])
             image = np.hstack([image, np.full((SIDE, 4, 3), 255, np.uint8), beside])
         entry = f", entry {example.person.row}" if example.person else ""
-        words = example.text.partition(" (")[0].replace(":", ",").split(", ")
-        tags = [words[0]] if example.person and len(words[0]) < 40 else []
+        first = example.text.partition(" (")[0].replace(":", ",").partition(", ")[0]  # a joint, pair or limb
+        tags = [first] if example.person and not first.startswith("box") and len(first) < 40 else []
         yield Picture(image, f"{example.picture.name}{entry}: {example.text}", tags)
 
 

@@ -254,7 +254,8 @@ def written_folder(output: str | os.PathLike) -> Iterator[Path]:
         UserError: a file that is there with another content, or a folder that cannot be written.
     """
     output = Path(output)
-    scratch = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    whole = Path(os.path.abspath(output))
+    scratch = whole.parent / f".{whole.name}.{secrets.token_hex(4)}.part"
     try:
         scratch.mkdir(parents=True)
         yield scratch

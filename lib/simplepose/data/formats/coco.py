@@ -40,7 +40,7 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
         try:
             name = str(entry.get("file_name") or f"{entry['id']:012d}.jpg")
             pictures[entry["id"]] = Picture(name, int(entry.get("width", 0)), int(entry.get("height", 0)))
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise UserError(f"{path}: image {row} is {shown(entry)}, expected id, file_name, width, height") from None
     for row, entry in enumerate(content.get("annotations") or ()):
         where = f"{path}: annotation {row}"

@@ -60,7 +60,7 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
             size = content.get("imageWidth"), content.get("imageHeight")
             width, height = map(int, size) if all(size) else images.size_wh(name)
             pictures.append(Picture(safe_name(name), width, height, assign_points(boxes, points, left_out)))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise UserError(f"{file} is not as labelme writes it ({type(error).__name__}: {error})") from None
     for row, person in enumerate(person for picture in pictures for person in picture.persons):
         person.row = row

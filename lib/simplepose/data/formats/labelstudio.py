@@ -60,7 +60,7 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None, anno
             if not width:
                 width, height = images.size_wh(name)
             pictures.append(Picture(safe_name(name), width, height, persons))
-        except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, AttributeError, StopIteration) as error:
             raise UserError(f"{where} is not as Label Studio writes it ({error}): {shown(task)}") from None
     for number_, person in enumerate(person for picture in pictures for person in picture.persons):
         person.row = number_

@@ -6,8 +6,6 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from scipy.io import loadmat, savemat
-
 from simplepose.core.errors import UserError, shown
 from simplepose.core.files import read_json
 from simplepose.core.skeletons import MPII, Skeleton
@@ -92,6 +90,8 @@ def write(labels: Labels, folder: Path, image_set: str) -> int:
 
 def part_of(path: Path, names: set[str], target: Path) -> list[dict]:
     """The file's own entries for the images of these names; gt_<set>.mat beside it is divided with them."""
+    from scipy.io import loadmat, savemat
+
     entries = read_json(path)
     rows = [row for row, entry in enumerate(entries) if entry["image"] in names]
     truth = path.with_name(f"gt_{path.stem}.mat")

@@ -49,6 +49,8 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
         if not any(cell.strip() for cell in cells):
             continue
         where = f"{path}: line {line}"
+        if len(cells) <= max(columns["image"], columns.get("category", 0)):
+            raise UserError(f"{where} has {len(cells)} cells, and does not reach the column image or category")
 
         def cell(name: str, cells: list[str] = cells, where: str = where) -> float | None:
             place = columns.get(name)

@@ -36,6 +36,7 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None, imag
             raise ValueError("kpt_shape is [joints, 2 or 3]")
         named = settings.get("names") or {}
         names = dict(enumerate(named)) if isinstance(named, list) else named
+        names.get(0)
         joints = list(next(iter((settings.get("kpt_names") or {0: []}).values())))
         joints = joints or (list(skeleton.joints) if skeleton else [f"joint_{k}" for k in range(num_joints)])
         if len(joints) != num_joints:
