@@ -314,8 +314,8 @@ def dark_step(heatmaps: np.ndarray, x: np.ndarray, y: np.ndarray, sigma: float) 
     log = np.moveaxis(np.log(np.maximum(smooth, 1e-10)), -1, 0)  # 3x3, row by row
     slope_x, slope_y = (log[5] - log[3]) / 2, (log[7] - log[1]) / 2
     xx, yy, xy = log[5] - 2 * log[4] + log[3], log[7] - 2 * log[4] + log[1], (log[8] - log[6] - log[2] + log[0]) / 4
-    determinant = xx * yy - xy**2
-    peaked = (determinant > 0) & (xx < 0)
+    determinant, flat = xx * yy - xy**2, 0.005 / sigma**2
+    peaked = (determinant > flat**2) & (xx < -flat)
     step = np.stack([xy * slope_y - yy * slope_x, xy * slope_x - xx * slope_y], -1)
     return np.where(peaked[..., None], np.clip(step / np.where(peaked, determinant, 1)[..., None], -1, 1), 0)
 

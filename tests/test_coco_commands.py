@@ -74,7 +74,7 @@ def test_training_prints_the_originals_table_with_its_recipe(persons):
     assert "=> load 12 samples" in lines
     assert "=> load 9 samples" in lines
     table = lines.index("| Arch | " + " | ".join(COLUMNS) + " |")
-    recipe = "=> test_set val, boxes annotated, flip_test False, shift_heatmap True, post_process True"
+    recipe = "=> test_set val, boxes annotated, flip_test False, shift_heatmap True, post_process True, decoder quarter"
     assert lines[table - 1] == recipe
     assert lines[table + 2].startswith("| 96x64_pose_resnet_18_d8d8d8 | 0.")
     history = json.loads((run_folder(workplace) / "history.json").read_text())

@@ -257,12 +257,15 @@ def test_infer_feeds_every_graph_and_refuses_a_contradiction(tmp_path, run_comma
     graph = GraphOptions(preprocess=True, pixels="rgb", flip_test=True, decode=True)
     export_onnx(model, file, replace(pose, graph=graph), {})
     line = ("infer.py", "--model-file", file, "--img-file", ROOT / "images" / "test.jpg", "--output", drawing)
+    line += ("--bbox", "60,0,400,512")
     finished = run_command(*line)
     assert finished.returncode == 0, finished.stderr
     person = json.loads(drawing.with_suffix(".json").read_text())["people"][0]
     from simplepose.core.images import read_image
 
-    expected = PosePredictor(pose, InferenceSettings(flip_test=True))(read_image(ROOT / "images" / "test.jpg"))[0]
+    expected = PosePredictor(pose, InferenceSettings(flip_test=True))(
+        read_image(ROOT / "images" / "test.jpg"), [[60, 0, 400, 512]]
+    )[0]
     found = np.array([[point["x"], point["y"]] for point in person["keypoints"].values()])
     np.testing.assert_allclose(found, expected.keypoints, atol=0.1)
     finished = run_command(*line, "--no-flip-test", "--overwrite")

@@ -122,7 +122,8 @@ function darkStep(heatmap, columns, x, y, sigma) {
   const slopeX = (right - left) / 2, slopeY = (below - above) / 2;
   const xx = right - 2 * middle + left, yy = below - 2 * middle + above;
   const xy = (log(1, 1) - log(-1, 1) - log(1, -1) + log(-1, -1)) / 4, determinant = xx * yy - xy ** 2;
-  if (!(determinant > 0 && xx < 0)) return [0, 0];
+  const flat = 0.005 / sigma ** 2;
+  if (!(determinant > flat ** 2 && xx < -flat)) return [0, 0];
   const within = (step) => Math.min(Math.max(step / determinant, -1), 1);
   return [within(xy * slopeY - yy * slopeX), within(xy * slopeX - xx * slopeY)];
 }

@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from simplepose.core.codecs.dark import LOWEST, smoothing_matrix
+from simplepose.core.codecs.dark import FLAT, LOWEST, smoothing_matrix
 from simplepose.core.codecs.gaussian import QUARTER
 from simplepose.core.images import scale_and_shift
 from simplepose.inference.network import PoseNetwork
@@ -111,7 +111,8 @@ class GraphNetwork(nn.Layer):
         curve_xx, curve_yy = log[5] - 2 * log[4] + log[3], log[7] - 2 * log[4] + log[1]
         curve_xy = (log[8] - log[6] - log[2] + log[0]) / 4
         determinant = curve_xx * curve_yy - curve_xy * curve_xy
-        peaked = (determinant > 0).astype("float32") * (curve_xx < 0).astype("float32")
+        flat = FLAT / self.codec.sigma**2
+        peaked = (determinant > flat**2).astype("float32") * (curve_xx < -flat).astype("float32")
         determinant = determinant * peaked + (1 - peaked)
         step_x = (curve_xy * slope_y - curve_yy * slope_x) / determinant
         step_y = (curve_xy * slope_x - curve_xx * slope_y) / determinant

@@ -12,6 +12,7 @@ import numpy as np
 
 SMOOTHING_SIGMAS = 2.5  # the smoothing kernel's radius
 LOWEST = 1e-10  # before the logarithm
+FLAT = 0.005  # over sigma squared: a hundredth of a smoothed target's curvature; what bends less has no peak
 
 
 def away_from_border(cells: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -71,12 +72,12 @@ def taylor_step(heatmaps: np.ndarray, cells: np.ndarray, sigma: float) -> np.nda
         heatmaps, cells, sigma: see `log_slopes`; the cells are the maxima.
 
     Returns:
-        (..., K, 2) in cells, at most 1 on each axis. 0 at the border, and where there is no peak: the curvature is not
-        negative in every direction.
+        (..., K, 2) in cells, at most 1 on each axis. 0 at the border, and where there is no peak: where the logarithm
+        does not bend down in every direction.
     """
     (slope_x, slope_y), (xx, yy, xy) = log_slopes(heatmaps, cells, sigma)
-    determinant = xx * yy - xy**2
-    peaked = (determinant > 0) & (xx < 0) & away_from_border(cells, heatmaps.shape[-2:])
+    determinant, flat = xx * yy - xy**2, FLAT / sigma**2
+    peaked = (determinant > flat**2) & (xx < -flat) & away_from_border(cells, heatmaps.shape[-2:])
     steps = np.stack([xy * slope_y - yy * slope_x, xy * slope_x - xx * slope_y], axis=-1)
     steps = steps / np.where(peaked, determinant, 1)[..., None]
     return np.where(peaked[..., None], np.clip(steps, -1, 1), 0)  # NaN where NaN is masked
