@@ -39,7 +39,7 @@ SAME_POSE = 0.4  # OKS of two poses of one frame that are one person's, found in
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """How people are followed. The paper gives no values for the thresholds; docs/en/tracking.md says how these were
+    """How people are followed. The thresholds are this project's own; docs/en/tracking.md says how they were
     chosen.
 
     Attributes:
