@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,9 @@ import pytest
 
 from simplepose.core.errors import UserError
 from simplepose.core.skeletons import MPII
-from simplepose.inference.box_sources import whole_image
+from simplepose.inference.box_sources import found_person, whole_image
 from simplepose.inference.pipeline import find_poses
-from simplepose.inference.predictor import PosePredictor
+from simplepose.inference.predictor import Pose, PosePredictor
 from simplepose.inference.sources import Frame, open_source
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,6 +123,19 @@ def test_parts_are_kept_until_the_table_is_whole(pyarrow, tmp_path):
     assert read_table(path)["source"].to_pylist() == ["a", "b", "c", "d"]
 
 
+def test_a_tracked_person_has_an_id_in_the_table(pyarrow, run_command):
+    from simplepose.scale import table
+
+    pose = Pose(np.zeros((16, 2)), np.ones(16), np.zeros(4), 1.0, MPII)
+    schema = table.make_schema(MPII, {})
+    for track_id in (7, None):
+        rows = list(table.rows_of(Frame(3, "clip.mp4", None, is_video=True), [replace(pose, track_id=track_id)]))
+        assert pyarrow.Table.from_pylist(rows, schema)["track"].to_pylist() == [track_id]
+    line = ("infer_many.py", "--model-file", "a.onnx", "--input", "clips", "--output", "a.parquet")
+    finished = run_command(*line, "--track")
+    assert finished.returncode == 2 and "--detector" in finished.stderr
+
+
 @pytest.mark.slow
 def test_a_cluster_gives_the_rows_of_infer(nodes, posenet, run_command, tmp_path):
     """With a torn image and a video among the inputs; then a second start, and one with another network."""
@@ -135,7 +149,7 @@ def test_a_cluster_gives_the_rows_of_infer(nodes, posenet, run_command, tmp_path
     (tmp_path / "in" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
     predictor, expected = Opened(posenet[1]), []
     for place in (str(tmp_path / "in"), str(clip)):
-        for frame, poses in find_poses(open_source(place), whole_image, predictor):
+        for frame, poses in find_poses(open_source(place), found_person(predictor), predictor):
             expected += [(Path(frame.name).name, frame.index if frame.is_video else 0, pose) for pose in poses]
     expected.sort(key=lambda row: row[0])
 
@@ -194,7 +208,6 @@ def test_nothing_is_lost_with_workers_and_a_machine(nodes, tmp_path, monkeypatch
 
         from simplepose.core.codecs.gaussian import HeatmapCodec
         from simplepose.core.images import INPUT_FORMATS
-        from simplepose.inference.box_sources import whole_image
         from simplepose.inference.network import PoseNetwork
 
         def boxes(frame):
@@ -212,7 +225,7 @@ def test_nothing_is_lost_with_workers_and_a_machine(nodes, tmp_path, monkeypatch
     output, path = storage.open_storage(str(tmp_path / "poses.parquet"))
     predictor, boxes = load(None)
     schema = table.make_schema(MPII, {})
-    job = cluster.Job(load, {"model_file/net": b"sent along"}, True, here, output, path, schema)
+    job = cluster.Job(load, {"model_file/net": b"sent along"}, True, False, here, output, path, schema)
     inputs = storage.list_inputs(here, folder)
     frames = (frame for name in inputs for frame in storage.read_frames(here, name, True))
     expected = [row for frame, poses in find_poses(frames, boxes, predictor) for row in table.rows_of(frame, poses)]

@@ -48,6 +48,7 @@ def main() -> int | None:
         help="a folder and those in it, a list file (.txt) or a file; here or at s3://, gs://, hdfs://...")  # fmt: skip
     add("--output", required=True, metavar="PLACE", help=f"the table, or a folder/ for {TABLE}; as above")
     add("--ignore-orientation", action="store_true", help="take pixels as stored, whatever EXIF says, as data sets do")
+    add("--track", action="store_true", help="follow the people of each video: the column track has their ids")
     add("--address", metavar="ADDRESS", help="of a running Ray cluster: auto or host:port; default: this machine alone")
     add("--workers", type=int, metavar="N", help="processes, a network each; default: one a core, with --gpu one a GPU")
     add("--gpu", action="store_true", help="a GPU for each worker")
@@ -55,6 +56,8 @@ def main() -> int | None:
     parser.set_defaults(cfg=None, overrides=[], gpus=None)
     args, flags = parse_flags(parser)
     check_boxes(args)
+    if args.track and not (args.detector or args.bbox_file):
+        raise UserError("--track needs boxes of people: add --detector nanodet_m.onnx, or --bbox-file")
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers is {args.workers}; at least one process does the work")
     from simplepose.scale.cluster import import_ray
@@ -86,7 +89,8 @@ def infer_many(args: argparse.Namespace, flags: dict[str, Any]) -> int:
     boxes = boxes or found_person(predictor)
     files = read_files(args)
     schema = table.make_schema(predictor.skeleton, made_by(args, predictor, files))
-    job = cluster.Job(partial(load, args, flags), files, not args.ignore_orientation, source, output, name, schema)
+    turn = not args.ignore_orientation
+    job = cluster.Job(partial(load, args, flags), files, turn, args.track, source, output, name, schema)
     finished = table.find_finished(output, name, schema).sources
     todo = [file for file in inputs if file not in finished]
     print(f"=> {len(inputs):,} inputs in {path}, {len(todo):,} of them to be done")
@@ -147,6 +151,7 @@ def made_by(args: argparse.Namespace, predictor: PosePredictor, files: dict[str,
         "network": predictor.network.description(),
         "settings": asdict(predictor.settings),
         "orientation": "as stored" if args.ignore_orientation else "EXIF",
+        "track": args.track,
         "box settings": {"detector_type": args.detector_type, "det_thr": args.det_thr},
         **{f"{flag} (sha256)": digest.hexdigest() for flag, digest in digests.items()},
     }

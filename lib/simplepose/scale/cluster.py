@@ -25,6 +25,8 @@ from simplepose.machine.device import CORES_VARIABLE, available_cores
 from simplepose.machine.streams import silenced
 from simplepose.scale.storage import is_video, one_line, read_frames
 from simplepose.scale.table import parts_folder, rows_of, write_part
+from simplepose.tracking.pipeline import follow_people
+from simplepose.tracking.tracker import PoseTracker
 
 if TYPE_CHECKING:
     from pyarrow import Schema
@@ -47,6 +49,7 @@ class Job:
         load: makes predictor and boxes.
         files: the files that `load` opens, name -> content: other machines do not have them.
         apply_exif: turn images as their EXIF orientation says.
+        track: follow the people of each video.
         inputs, output: the storages.
         table: the path in `output`.
         schema: of the table.
@@ -55,6 +58,7 @@ class Job:
     load: Load
     files: dict[str, bytes]
     apply_exif: bool
+    track: bool
     inputs: FileSystem
     output: FileSystem
     table: str
@@ -81,7 +85,10 @@ class Worker:
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
         job = self.job
         frames = (frame for path in block["paths"] for frame in read_frames(job.inputs, path, job.apply_exif))
-        found = find_poses(frames, self.boxes, self.predictor)
+        if job.track and is_video(block["paths"][0]):  # a block is one video, or images
+            found = follow_people(frames, self.boxes, PoseTracker(self.predictor))
+        else:
+            found = find_poses(frames, self.boxes, self.predictor)
         rows = (row for frame, poses in found for row in rows_of(frame, poses))
         try:
             write_part(job.output, block["part"], job.schema, rows)

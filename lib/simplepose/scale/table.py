@@ -52,7 +52,7 @@ def rows_of(frame: Frame, poses: Sequence[Pose]) -> Iterator[dict[str, Any]]:
     """The rows of a frame: each has at least one."""
     place = {"source": frame.name, "frame": frame.index}
     for person, pose in enumerate(poses):
-        row = {**place, "person": person, **dict(zip(BOX, pose.box.tolist()))}
+        row = {**place, "person": person, "track": pose.track_id, **dict(zip(BOX, pose.box.tolist()))}
         row.update((name, float(getattr(pose, name))) for name in SCORES)
         for joint, (x, y), score in zip(pose.joints, pose.keypoints.tolist(), pose.scores.tolist()):
             row.update({f"{joint}_x": x, f"{joint}_y": y, f"{joint}_score": score})
