@@ -16,7 +16,7 @@ from warm import Script, WarmPython
 from simplepose.machine.paddle_start import start_paddle
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_WARM = ("infer.py", "track.py", "infer_many.py", "deploy.py")  # ONNX Runtime and Ray have threads, which forks dislike
+NOT_WARM = ("infer.py", "track.py", "infer_many.py", "deploy.py")  # ONNX Runtime and Ray start threads: no forks
 if "PYTEST_XDIST_WORKER" in os.environ:  # others work beside this one
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 start_paddle()
