@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -23,6 +24,7 @@ import numpy as np
 from simplepose.core.errors import UserError
 from simplepose.machine.streams import silenced
 
+WAITING_FRAMES = 2  # for ffmpeg; more only cost memory
 GET_FFMPEG = "install ffmpeg, or: python -m pip install imageio-ffmpeg"
 
 
@@ -157,11 +159,14 @@ class FfmpegVideo:
             )
         except OSError as error:
             raise UserError(f"cannot run {program}: {error.strerror}") from None
-        self._frames: queue.Queue[np.ndarray | None] = queue.Queue(2)
+        # A signal in the middle of `put` may leave a `Queue` without a wake-up for good, and a `SimpleQueue` not.
+        self._frames: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._feed, daemon=True)
         self._thread.start()
 
     def write(self, image: np.ndarray) -> None:
+        while self._process.poll() is None and self._frames.qsize() >= WAITING_FRAMES:
+            time.sleep(0.002)
         if self._process.poll() is not None:
             raise self._failure()
         self._frames.put(np.ascontiguousarray(image))
