@@ -69,8 +69,9 @@ async function openFiles(files) {
 }
 
 async function openNetwork(name, bytes) {
+  const before = description ? message : ["needsNetwork"];
   say("opening", name);
-  const opened = await ask("open", { bytes }, [bytes]).finally(() => say(description ? "working" : "needsNetwork"));
+  const opened = await ask("open", { bytes }, [bytes]).finally(() => say(...before));
   if (opened.kind === "network") {
     ({ description } = opened);
     networkName = name;
