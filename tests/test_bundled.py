@@ -50,7 +50,7 @@ def test_a_deleted_network_is_one_line(home, picture, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["command", *words])
         assert run_command(main) == 2
         error = capsys.readouterr().err
-        assert error.count("\n") == 1 and "--model-file" in error and "git checkout data/weights" in error
+        assert error.count("\n") == 1 and "--model-file" in error and "docs/en/export.md" in error
     with pytest.raises(UserError, match="--model-file"):
         PosePredictor()
     monkeypatch.setattr(sys, "argv", ["deploy.py", "--img", str(picture)])

@@ -16,7 +16,6 @@ from mini_coco import COCO_FROM_MPII, detections_of, write_mini_coco
 from tiny import experiment
 
 from simplepose.config.load import load_config
-from simplepose.core.bundled import CHECKOUT, NAME
 from simplepose.core.skeletons import COCO
 from simplepose.data.mpii import load_mpii
 from simplepose.weights import read_weights, write_weights
@@ -130,9 +129,6 @@ def test_examples_run(example, workplace, run_command):
     line = name_of(example)
     if any(beyond in line for beyond in BEYOND):
         pytest.skip("not with the bundled data")
-    named = {"--model-file", "--cfg"}.intersection(words)
-    if command in ("infer", "export") and not named and not Path(CHECKOUT, NAME).exists():
-        pytest.skip("there is no bundled network yet")
     cfg, truth = "experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml", "data/mpii/annot/gt_valid.mat"
     words = [{"--cfg": cfg, "--gt": truth}[words[n - 1]] if word == "..." else word for n, word in enumerate(words)]
     if command == "make_mini":
