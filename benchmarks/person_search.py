@@ -19,13 +19,16 @@ import numpy as np
 runpy.run_path(str(Path(__file__).resolve().parent.parent / "pose_estimation" / "_init_paths.py"))
 
 from simplepose import InferenceSettings, PosePredictor  # noqa: E402
-from simplepose.core.geometry import BOX_PADDING, box_to_crop  # noqa: E402
+from simplepose.core.geometry import (  # noqa: E402
+    BOX_PADDING,
+    box_to_crop,
+    overlap,
+)
 from simplepose.core.images import read_image  # noqa: E402
 from simplepose.core.skeletons import COCO  # noqa: E402
 from simplepose.data.coco import annotation_file, load_coco, read_coco  # noqa: E402
 from simplepose.data.mpii import load_mpii  # noqa: E402
 from simplepose.data.sample import with_joints_of  # noqa: E402
-from simplepose.inference.person_search import overlap  # noqa: E402
 from simplepose.metrics.pckh import load_pckh_ground_truth, person_hits  # noqa: E402
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import deploy
-from simplepose.core.geometry import BOX_PADDING
+from simplepose.core.geometry import BOX_PADDING, overlap
 from simplepose.inference.box_sources import found_person
-from simplepose.inference.person_search import find_person, first_boxes, overlap
+from simplepose.inference.person_search import find_person, first_boxes
 from simplepose.inference.sources import Frame
 
 JOINTS = np.array([[300, 100], [340, 100], [300, 200], [340, 200]], float)  # a person of 40x100 pixels

@@ -47,6 +47,17 @@ def is_box(box_xywh: Sequence[float]) -> bool:
     return bool(np.abs(box_xywh).max() <= MAX_BOX_PX and min(box_xywh[2:]) >= MIN_BOX_PX)  # False for NaN
 
 
+def overlap(boxes_xywh: np.ndarray, others_xywh: np.ndarray) -> np.ndarray:
+    """Intersection over union (...) of boxes (..., 4) and others (..., 4), as left, top, width, height; 0 for a box
+    of no size."""
+    low = np.maximum(boxes_xywh[..., :2], others_xywh[..., :2])
+    high = np.minimum(boxes_xywh[..., :2] + boxes_xywh[..., 2:], others_xywh[..., :2] + others_xywh[..., 2:])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    areas = (np.maximum(boxes[..., 2:], 0).prod(axis=-1) for boxes in (boxes_xywh, others_xywh))
+    union = sum(areas) - common
+    return common / np.maximum(union, 1e-9)
+
+
 def box_to_crop(
     box_xywh: np.ndarray, aspect_ratio: float, padding: float = BOX_PADDING
 ) -> tuple[np.ndarray, np.ndarray]:

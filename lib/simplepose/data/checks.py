@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from simplepose.core.geometry import overlap
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.formats.base import ImageFolder, Labels, Person, Picture, keypoints_of
 from simplepose.data.image_checks import ImageFact, near_duplicates, same_files
@@ -374,15 +375,6 @@ def too_small(checked: LabelledSet, input_wh: tuple[int, int]) -> Finding | None
         f"Their crops are enlarged more than {SMALL_CROP} times to {input_wh[0]} x {input_wh[1]}: there is little to "
         "see, and labels are coarse. Leave them out of training if the network will not meet their like.", wrong=False,
     )  # fmt: skip
-
-
-def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (N, 4) left, top, width, height, pair by pair; 0 for a box of no size."""
-    low = np.maximum(boxes[:, :2], others[:, :2])
-    high = np.minimum(boxes[:, :2] + boxes[:, 2:], others[:, :2] + others[:, 2:])
-    common = np.maximum(high - low, 0).prod(axis=1)
-    both = np.maximum(boxes[:, 2:], 0).prod(axis=1) + np.maximum(others[:, 2:], 0).prod(axis=1) - common
-    return common / np.maximum(both, 1e-9)
 
 
 # ---- Poses -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Callable
 
 import numpy as np
 
-from simplepose.core.geometry import BOX_PADDING, as_boxes, is_box
+from simplepose.core.geometry import BOX_PADDING, as_boxes, is_box, overlap
 
 # Chosen on 24 training persons of LSPET, as they are and pasted small into larger photographs, and on 7 training
 # photographs of COCO, with one PoseResNet-18: docs/en/inference.md has the figures.
@@ -62,14 +62,6 @@ def first_boxes(image_size_wh: tuple[int, int]) -> np.ndarray:
         size = np.full_like(middle, side / BOX_PADDING)
         boxes.append(np.concatenate([middle - size / 2, size], axis=-1))
     return np.concatenate(boxes)
-
-
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two boxes (4,)."""
-    low = np.maximum(one[:2], other[:2])
-    high = np.minimum(one[:2] + one[2:], other[:2] + other[2:])
-    shared = np.maximum(high - low, 0).prod()
-    return float(shared / (one[2:].prod() + other[2:].prod() - shared))
 
 
 def _box_of_best(keypoints: np.ndarray, scores: np.ndarray, image_size_wh: tuple[int, int]) -> np.ndarray | None:

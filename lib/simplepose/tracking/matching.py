@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from simplepose.core.geometry import overlap
 from simplepose.core.oks import oks
 from simplepose.core.skeletons import COCO, Skeleton
 
@@ -52,12 +53,7 @@ def pose_similarity(joints: np.ndarray, tracked: np.ndarray, known: np.ndarray, 
 
 def box_similarity(boxes_xywh: np.ndarray, others_xywh: np.ndarray) -> np.ndarray:
     """Intersection over union (P, M) of boxes (P, 4) and (M, 4): S_bbox."""
-    first, second = boxes_xywh[:, None], others_xywh[None]
-    low = np.maximum(first[..., :2], second[..., :2])
-    high = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
-    common = np.maximum(high - low, 0).prod(axis=-1)
-    union = first[..., 2:].prod(axis=-1) + second[..., 2:].prod(axis=-1) - common
-    return common / np.maximum(union, 1e-9)
+    return overlap(boxes_xywh[:, None], others_xywh[None])
 
 
 def match_greedily(similarity: np.ndarray, minimum: float) -> np.ndarray:
