@@ -630,7 +630,7 @@ def test_the_sound_is_kept_and_sets_no_length(tmp_path, ffmpeg, name, sound_seco
     assert "Audio:" in probed
     assert len(read_video(tmp_path / name)[0]) == 12
     length = re.search(r"Duration: 00:00:(\d+\.\d+)", probed).group(1)
-    assert float(length) == pytest.approx(12 / 12.5, abs=0.7)  # silence of the last half second at most
+    assert 12 / 12.5 - 0.1 < float(length) < 2.5  # ffmpeg hears of the last frame late: up to a second of silence
     assert "with the sound" not in str(drawn_video(tmp_path / name, str(tmp_path / "mute.mp4")))
 
 
