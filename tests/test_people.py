@@ -386,6 +386,10 @@ def test_the_pipeline_is_the_predictor_image_by_image_and_steps_over_failures(pr
     one = Summary(0.2)
     one.add(*results[1])
     assert "1 image (0 without people), 1 person," in str(one)
+    followed = Summary(0.2)
+    for frame, poses in results:
+        followed.add(frame, [replace(pose, track_id=number) for number, pose in enumerate(poses)])
+    assert "11 images (2 without people), 10 poses of 2 people" in str(followed)
 
 
 def test_single_people_fail_and_the_others_of_their_image_do_not(predictor):

@@ -43,7 +43,10 @@ def read_release(
 
     require_regular(path, "MATLAB", MAT_BYTES)
     try:
-        release = loadmat(str(path), squeeze_me=True, struct_as_record=False)["RELEASE"]
+        content = loadmat(str(path), squeeze_me=True, struct_as_record=False)
+        if "RELEASE" not in content:
+            raise ValueError("it holds " + (", ".join(name for name in content if name[:2] != "__") or "nothing"))
+        release = content["RELEASE"]
         images, is_train = np.atleast_1d(release.annolist), np.atleast_1d(release.img_train)
         if len(images) != len(is_train):
             raise ValueError(f"{len(images)} images, and {len(is_train)} entries of img_train")

@@ -40,12 +40,14 @@ class Summary:
         self.min_score = min_score
         self.images = self.people = self.joints = self.found = self.empty = 0
         self.failures: list[tuple[str, str]] = []
+        self._tracks: set[int | None] = set()
         self._start = time.perf_counter()
 
     def add(self, frame: Frame, poses: list[Pose]) -> None:
         self.images += 1
         self.people += len(poses)
         for pose in poses:
+            self._tracks.add(pose.track_id)
             self.joints += len(pose.scores)
             self.found += int((pose.scores >= self.min_score).sum())
         self.failures += [(frame.label, why) for why in frame.lost]
@@ -57,8 +59,11 @@ class Summary:
     def __str__(self) -> str:
         seconds = time.perf_counter() - self._start
         rate = self.images / max(seconds, 1e-9)
+        people = _count(self.people, "person", "people")
+        if self._tracks and None not in self._tracks:
+            people = f"{_count(self.people, 'pose')} of {_count(len(self._tracks), 'person', 'people')}"
         return (
-            f"{_count(self.images, 'image')} ({self.empty} without people), {_count(self.people, 'person', 'people')}, "
+            f"{_count(self.images, 'image')} ({self.empty} without people), {people}, "
             f"{self.found} of {self.joints} joints score {self.min_score} or more, "
             f"{seconds:.1f} s ({rate:.1f} images/s), {len(self.failures)} failed"
         )
