@@ -51,6 +51,10 @@ def posenet(tmp_path_factory) -> tuple[Path, Path]:
     model = build_model(config)
     for layer in (*model.deconv_layers[::3], model.final_layer):  # untrained, they draw nothing
         layer.weight.set_value(layer.weight * 300)
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.BatchNorm2D):  # ones and zeros show nothing
+            layer.weight.set_value(paddle.uniform(layer.weight.shape, min=0.8, max=1.2))
+            layer.bias.set_value(paddle.uniform(layer.bias.shape, min=-0.1, max=0.1))
     for _ in range(20):  # for batch norm's statistics
         model(paddle.randn([4, 3, 96, 64]))  # heatmaps with peaks near 1
     described = weights_metadata(config)

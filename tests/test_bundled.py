@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -74,25 +75,54 @@ def test_it_is_used_where_none_is_named(home, picture, posenet, monkeypatch, cap
         np.testing.assert_allclose(found, pose.keypoints, atol=1e-3)
 
 
-def test_weights_come_back_from_an_exported_file(posenet):
-    """Batch norms are folded: other tensors, the same function."""
+@pytest.mark.parametrize(("precision", "rtol"), [("float32", 1e-5), ("float16", 1e-3)])
+def test_weights_come_back_from_an_exported_file(posenet, tmp_path, precision, rtol):
+    """Batch norms are folded in it, and unfolded when it is read: it may be trained on."""
+    import onnx
+
+    network = onnx.load(str(posenet[1]))
+    for tensor in network.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            array = onnx.numpy_helper.to_array(tensor).astype(precision)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(network, str(tmp_path / "posenet.onnx"))
+    original, weights = read_weights(posenet[0]), read_weights(tmp_path / "posenet.onnx")
+    assert weights.description == original.description
+    assert not any("not to train on" in note for note in weights.notes)
+    assert not {"layers", "batch_norms"} & set(weights.metadata)
+    assert weights.state.keys() == original.state.keys()
+    for name, array in original.state.items():
+        np.testing.assert_allclose(weights.state[name], array, rtol, rtol * max(1, abs(array).max()), err_msg=name)
+
+
+def change_description(path: Path, target: Path, **entries) -> Path:
+    import onnx
+
+    network = onnx.load(str(path))
+    (entry,) = network.metadata_props
+    described = {**json.loads(entry.value), **entries}
+    entry.value = json.dumps({key: value for key, value in described.items() if value is not None})
+    onnx.save(network, str(target))
+    return target
+
+
+def test_a_file_from_before_computes_the_same(posenet, tmp_path):
+    from simplepose.build.model import build_pose_network, load_config_and_weights, load_model
     from simplepose.build.predictor import load_pose_network
 
-    weights = read_weights(posenet[1])
-    original = read_weights(posenet[0])
-    assert {name: array.shape for name, array in weights.state.items()} == {
-        name: array.shape for name, array in original.state.items()
-    }
-    assert weights.description == original.description
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(1, 3, 96, 64)).astype(np.float32)
-    from simplepose.build.model import build_pose_network, load_config_and_weights, load_model
-
-    config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(posenet[1])})
+    old = change_description(posenet[1], tmp_path / "old.onnx", batch_norms=None)
+    config, weights, notes = load_config_and_weights(None, [], {"TEST.MODEL_FILE": str(old)})
     assert any("not to train on" in note for note in notes)
+    images = np.random.default_rng(0).normal(size=(1, 3, 96, 64)).astype(np.float32)
     again = build_pose_network(config, load_model(config, weights)).run(images)
     expected = load_pose_network(posenet[1]).run(images)
     np.testing.assert_allclose(again, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("norms", ["", "AAAA", "no base 64", 5, [1], base64.b64encode(b"\xff" * 4).decode()])
+def test_damaged_batch_norms_are_refused(posenet, tmp_path, norms):
+    with pytest.raises(UserError, match="has damaged batch norms"):
+        read_weights(change_description(posenet[1], tmp_path / "damaged.onnx", batch_norms=norms))
 
 
 def test_a_strange_onnx_file_is_refused_as_weights(posenet, tmp_path):

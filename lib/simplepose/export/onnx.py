@@ -20,7 +20,8 @@ from simplepose.core.files import written_whole
 from simplepose.inference.network import PoseNetwork
 from simplepose.inference.onnx_network import METADATA_KEY
 from simplepose.machine.streams import silenced
-from simplepose.weights.onnx_files import LAYERS_KEY
+from simplepose.weights.network import arrays_of
+from simplepose.weights.onnx_files import LAYERS_KEY, NORMS_KEY, pack_norms
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -74,7 +75,8 @@ def export_onnx(
         network = onnx.load(str(folded))
         _name(network, pose)
         layers = {layer.full_name(): name for name, layer in model.named_sublayers() if layer.parameters(False)}
-        metadata = {**metadata, LAYERS_KEY: layers}  # so that the weights can be read back
+        norms = pack_norms(arrays_of(model), [name for kind, name in layers.items() if kind.startswith("batch_norm")])
+        metadata = {**metadata, LAYERS_KEY: layers, NORMS_KEY: norms}  # so that the weights can be read back
         describe(network, {**metadata, **pose.description(), "opset": opset, "precision": "float32"})
         onnx.save(network, str(scratch))
 

@@ -30,7 +30,6 @@ from simplepose.weights.names import (
     recognise_source,
     to_project,
 )
-from simplepose.weights.onnx_files import NOTE as FOLDED
 from simplepose.weights.onnx_files import read_onnx
 from simplepose.weights.paddle_files import METADATA_KEY, read_paddle, write_checked, write_paddle
 from simplepose.weights.report import compare
@@ -122,8 +121,9 @@ def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFi
         raise UserError(f"{source} is not a known source of weights; known are {', '.join(SOURCES)}")
     file_format = _file_format(path)
     metadata_text: str | None = None
+    notes: list[str] = []
     if file_format == "ONNX":
-        value, metadata_text = read_onnx(path)
+        value, metadata_text, notes = read_onnx(path)
     elif file_format == "safetensors":
         value, texts = read_safetensors(path)
         metadata_text = texts.get(METADATA_KEY)
@@ -139,8 +139,8 @@ def read_weights(path: str | os.PathLike, source: str | None = None) -> WeightFi
 
     arrays = {name: array for name, array in raw.items() if isinstance(array, np.ndarray) and isinstance(name, str)}
     dropped = [str(name) for name in raw if name not in arrays and name != METADATA_KEY]
-    arrays, notes = _as_float32(arrays, path, paddle=file_format == "Paddle")
-    notes += [FOLDED] if file_format == "ONNX" else []
+    arrays, conversions = _as_float32(arrays, path, paddle=file_format == "Paddle")
+    notes = conversions + notes
 
     recognised = source or recognise_source(arrays)
     if recognised == "simplepose" and source is None and metadata_text is None and file_format == "Paddle":
