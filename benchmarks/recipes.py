@@ -1,0 +1,103 @@
+"""What makes a score on LSPET: the number of labelled persons, or the parts of the recipe, one at a time.
+
+    python benchmarks/recipes.py sizes --data data/lspet --numbers 50 500 3000 8000
+    python benchmarks/recipes.py parts --data data/lspet
+
+All trainings are equally long: an epoch is 8,000 crops, and fewer persons are seen more often. The score is PCKh of the
+last epoch on the validation persons, whose head boxes are made from neck and head top; intervals are for another sample
+of such persons, those of differences on the same persons. Hours on a CPU; what is done already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+runpy.run_path(str(ROOT / "pose_estimation" / "_init_paths.py"))
+
+from simplepose.metrics.compare import bootstrap_intervals  # noqa: E402
+from simplepose.metrics.pckh import load_pckh_ground_truth, load_predictions, person_hits  # noqa: E402
+
+CFG = "experiments/lspet/resnet18/128x128_d256x3_unbiased_adamw.yaml"
+CROPS = 8000  # of an epoch
+PARTS: dict[str, dict[str, Any]] = {
+    "the recipe": {},
+    "without unbiased data processing": {"MODEL.EXTRA.UNBIASED": False},
+    "decoded by a quarter of a cell": {"TEST.DECODER": "quarter"},
+    "targets half as wide": {"MODEL.EXTRA.SIGMA": 1},
+    "Adam": {"TRAIN.OPTIMIZER": "adam", "TRAIN.WD": 0.0},
+    "an epsilon of 1e-8": {"TRAIN.EPSILON": 1e-8},
+    "without warm-up": {"TRAIN.WARMUP_ITERS": 0},
+    "without averaged weights": {"TRAIN.EMA": 0.0},
+    "a constant learning rate": {"TRAIN.LR_TYPE": "MultiStepDecay", "TRAIN.LR_STEP": []},
+    "batches twice as large": {"TRAIN.BATCH_SIZE": 32},
+    "turned and scaled more": {"DATASET.ROT_FACTOR": 40, "DATASET.SCALE_FACTOR": 0.35},
+    "shifted": {"DATASET.SHIFT_FACTOR": 0.05},
+    "half bodies": {"DATASET.PROB_HALF_BODY": 0.15},
+    "colours changed": {"DATASET.COLOR_FACTOR": 0.2},
+    "partly covered": {"DATASET.PROB_OCCLUSION": 0.3},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("sizes", "parts"))
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="LSPET in MPII's form")
+    parser.add_argument("--output", type=Path, default=Path("output/recipes"), metavar="FOLDER")
+    parser.add_argument("--numbers", type=int, nargs="+", default=[50, 500, 3000], metavar="N", help="of persons")
+    parser.add_argument("--epochs", type=int, default=3, metavar="N", help="of each training; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of persons and training; default: 0")
+    args = parser.parse_args()
+    truth = load_pckh_ground_truth(args.data / "annot" / "gt_valid.mat")
+
+    def percent(hits: np.ndarray) -> str:
+        low, high = bootstrap_intervals(hits, counts, np.random.default_rng(0), 10000)[0]
+        return f"{100 * hits.sum() / counts.sum():.2f} | {low:.2f} to {high:.2f}"
+
+    trainings = PARTS if args.what == "parts" else {f"{number:,}": {"persons": number} for number in args.numbers}
+    print(f"| {args.what} | PCKh@0.5 Mean | 95 % interval | less or more | 95 % interval |\n|---|---|---|---|---|")
+    first = None
+    for name, changes in trainings.items():
+        hits, counts = person_hits(load_predictions(train(args, **changes)), truth)
+        first = hits if first is None else first
+        print(f"| {name} | {percent(hits)} | {percent(hits - first)} |", flush=True)
+
+
+def train(args: argparse.Namespace, persons: int = CROPS, **changes: Any) -> Path:
+    """Train once, with changes to the experiment; returns the last epoch's predictions."""
+    name = "_".join([str(persons), *(f"{key.rpartition('.')[2]}={value}" for key, value in changes.items())])
+    folder = args.output.resolve() / f"{name}_{args.epochs}_{args.seed}"
+    if not list(folder.rglob("final_state.pdparams")):
+        data = subset(args.data.resolve(), folder / "data", persons, args.seed)
+        every = {"DATASET.ROOT": data, "OUTPUT_DIR": folder, "LOG_DIR": folder / "log", "TRAIN.RESUME": True}
+        every.update({"TRAIN.END_EPOCH": args.epochs, "TRAIN.SEED": args.seed, **changes})
+        line = [sys.executable, str(ROOT / "pose_estimation" / "train.py"), "--cfg", CFG]
+        subprocess.run([*line, *(f"{key}={value}" for key, value in every.items())], cwd=ROOT, check=True, stdout=2)
+    (predictions,) = folder.rglob("pred.mat")
+    return predictions
+
+
+def subset(source: Path, folder: Path, size: int, seed: int) -> Path:
+    """LSPET with `size` training persons, repeated until they make an epoch; images are linked."""
+    (folder / "annot").mkdir(parents=True, exist_ok=True)
+    persons = json.loads((source / "annot" / "train.json").read_text())
+    chosen = np.random.default_rng(seed).permutation(len(persons))[:size]
+    rows = np.resize(chosen, CROPS)
+    (folder / "annot" / "train.json").write_text(json.dumps([persons[row] for row in rows.tolist()]))
+    for name in ("valid.json", "gt_valid.mat"):
+        (folder / "annot" / name).write_bytes((source / "annot" / name).read_bytes())
+    if not (folder / "images").exists():
+        (folder / "images").symlink_to(source / "images", target_is_directory=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
