@@ -223,16 +223,20 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
     if train.EMA:
         recipe.append(f"averaged weights {train.EMA}")
     recipe.append(f"batch {train.BATCH_SIZE}, {train.END_EPOCH} epochs")
+    augmentation = [f"flip {dataset.FLIP}, rotation {dataset.ROT_FACTOR}, scale {dataset.SCALE_FACTOR}"]
+    for key in ("SHIFT_FACTOR", "PROB_HALF_BODY", "COLOR_FACTOR", "PROB_OCCLUSION"):
+        augmentation += [f"{key.lower()} {dataset[key]}"] if dataset[key] else []
+    unbiased = ", unbiased data processing" if extra.UNBIASED else ""
     packages = ("paddlepaddle", "numpy", "opencv-python")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     times = [f"seed {run.seed} {timedelta(seconds=round(run.seconds))}" for run in runs]
     return [
         ("network", f"{arch_name(config)}, from {config.MODEL.PRETRAINED or 'scratch'}"),
         ("data", f"{dataset.TRAIN_SET} and {dataset.TEST_SET} of `{dataset.ROOT}`"),
-        ("targets", f"sigma {extra.SIGMA} on {extra.HEATMAP_SIZE[0]}x{extra.HEATMAP_SIZE[1]}"),
+        ("targets", f"sigma {extra.SIGMA} on {extra.HEATMAP_SIZE[0]}x{extra.HEATMAP_SIZE[1]}{unbiased}"),
         ("optimiser", "; ".join(recipe)),
-        ("augmentation", f"flip {dataset.FLIP}, rotation {dataset.ROT_FACTOR}, scale {dataset.SCALE_FACTOR}"),
-        ("flip test", str(config.TEST.FLIP_TEST).lower()),
+        ("augmentation", ", ".join(augmentation)),
+        ("flip test", f"{str(config.TEST.FLIP_TEST).lower()}; decoder {config.TEST.DECODER}"),
         ("commit", "; ".join(f"seed {run.seed} {run.commit}" for run in runs)),
         ("versions", f"Python {platform.python_version()}, {versions}"),
         ("machine", machine()),

@@ -29,6 +29,6 @@ def bundled_network() -> Path:
         if (folder / NAME).is_file():
             return folder / NAME
     raise UserError(
-        f"no network is named, and data/weights/{NAME} is missing: name one with --model-file FILE, or make that file "
-        "from a training (docs/en/export.md)"
+        f"no network is named, and data/weights/{NAME} is missing: name one with --model-file FILE, get that file back "
+        "with `git checkout data/weights`, or make it from a training (docs/en/export.md)"
     )
