@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python pose_estimation/infer.py --img-file photo.jpg
-  python pose_estimation/infer.py --model-file posenet.onnx --img-file photo.jpg
+  python pose_estimation/infer.py --model-file posenet.onnx --img-file photo.jpg --output drawn.jpg
   python pose_estimation/infer.py --model-file best.pdparams --img-file us.jpg --bbox 35,20,180,400 --bbox 200,30,90,380
   python pose_estimation/infer.py --model-file posenet.onnx --img-file photos/ --detector nanodet_m.onnx --output out/
   python pose_estimation/infer.py --model-file posenet.onnx --img-file clip.mp4 --detector yolox_s.onnx --format coco
