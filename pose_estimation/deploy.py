@@ -546,7 +546,7 @@ def main() -> int:
     if path == BUNDLED:
         if not path.is_file():
             missing = f"no --model is named, and the bundled network is missing ({path})"
-            raise DeployError(f"{missing}: name one with --model FILE")
+            raise DeployError(f"{missing}: name one with --model FILE, or get it back (git checkout data/weights)")
         print(f"=> no --model: the bundled network, {path}")
     if path.suffix == ".bin":
         path = path.with_suffix(".xml")

@@ -224,7 +224,7 @@ def _file_format(path: str) -> str:
         raise UserError(f"{path} is a Git LFS pointer, not the weights themselves: run `git lfs pull`")
     if head.lstrip()[:1] == b"<":
         raise UserError(f"{path} is a web page, not a weight file; was the download redirected?")
-    raise UserError(f"{path} is not a weight file that is known here (PyTorch, Paddle or safetensors)")
+    raise UserError(f"{path} is not a weight file that is known here (PyTorch, Paddle, safetensors, ONNX of export.py)")
 
 
 def _find_state_dict(value: Any, path: str) -> dict:
