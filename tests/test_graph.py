@@ -92,6 +92,16 @@ def test_the_graph_does_what_python_does(size, input_format, graph, codec, tmp_p
         np.testing.assert_allclose(scores, expected[1], atol=1e-5)
 
 
+def test_a_graph_pads_with_zeros(tmp_path):
+    """Which is what ONNX does where no value is given; the exporter would write what happens to be in memory."""
+    import onnx
+
+    model, pose = random_network([64, 96], more=UNBIASED)
+    export_onnx(model, tmp_path / "net.onnx", replace(pose, graph=GraphOptions(decode=True)), {})
+    pads = [node for node in onnx.load(str(tmp_path / "net.onnx")).graph.node if node.op_type == "Pad"]
+    assert [len(pad.input) for pad in pads] == [2]
+
+
 def test_python_flips_what_a_graph_only_normalises(tmp_path):
     """A uint8 crop is mirrored along its width, which is another axis there."""
     model, pose = random_network([64, 96])

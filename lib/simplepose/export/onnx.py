@@ -71,6 +71,11 @@ def export_onnx(
         if not raw.is_file():  # the exporter only prints its exceptions
             reason = (said.getvalue().strip().splitlines() or ["it gave no reason"])[-1]
             raise UserError(f"paddle2onnx wrote no file for {path}: {reason}")
+        network = onnx.load(str(raw))
+        for node in network.graph.node:
+            if node.op_type == "Pad":
+                del node.input[2:]  # what to pad with: paddle2onnx writes whatever is in memory. ONNX's default is 0
+        onnx.save(network, str(raw))
         _fold(raw, folded)
         network = onnx.load(str(folded))
         _name(network, pose)
