@@ -17,7 +17,7 @@ LIMITS = """## What it cannot do
 
 - It answers for one person in a box. Without a box it looks for one person itself, and misses those who are small.
 - Of people unlike those it was trained on (cut off by the picture's edge, hidden by others, in other clothes or poses)
-  its answers are worse than the score says, and it gives one even where nobody is: look at the joints' scores.
+  its answers are worse than the score says, and it gives one even where nobody is.
 - It is for research and teaching. Nothing that can hurt or judge anybody should rest on it.
 """
 
