@@ -107,17 +107,12 @@ def load() -> Library:
     Raises:
         Unavailable: there is none, or it is of another version.
     """
-    path = beside_paddle(LIBRARIES)
-    if path is None:
-        raise Unavailable(f"Paddle carries none ({' and '.join(LIBRARIES)} are not in its folder libs)")
-    return Library(path)
-
-
-def beside_paddle(names: Sequence[str]) -> Path | None:
-    """The first of these libraries that lies beside Paddle."""
     package = find_spec("paddle")
     folder = Path(package.origin).parent / "libs" if package and package.origin else Path()
-    return next((folder / name for name in names if (folder / name).exists()), None)
+    found = [folder / name for name in LIBRARIES if (folder / name).exists()]
+    if not found:
+        raise Unavailable(f"Paddle carries none ({' and '.join(LIBRARIES)} are not in {folder})")
+    return Library(found[0])
 
 
 def sizes(*values: int) -> Any:

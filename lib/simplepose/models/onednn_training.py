@@ -31,7 +31,6 @@ from simplepose.machine.onednn import (
 )
 from simplepose.machine.tensors import array_of, move_towards
 from simplepose.models.onednn_layers import POOLING, Geometry, Pool, chain, max_pooling, steps
-from simplepose.models.onednn_products import WeightsProducts
 from simplepose.models.pose_resnet import PoseResNet
 from simplepose.models.resnet import NORM_EPSILON, NORM_MOMENTUM
 
@@ -74,9 +73,8 @@ class TrainingPass:
         self.kind = kind
         self.turn = 0  # forward passes so far: a backward pass belongs to the last one, whose activations are there
         self._pool = Pool()  # of gradients and packed weights; activations wait for the backward pass
-        self._products = WeightsProducts(self._pool)
-        self._forward: list[Callable[[], None]] = []
-        self._backward: list[Callable[[], None]] = []
+        self._forward: list[Call] = []
+        self._backward: list[Call] = []
         self._read: dict[int, tuple[Tensor, Memory]] = {}  # parameters and running statistics, by id
         self._written: dict[int, Memory] = {}  # gradients, by the parameter's id
         self._statistics: list[tuple[Tensor, Memory]] = []  # running ones, and those of the batch
@@ -236,10 +234,6 @@ class TrainingPass:
         of_source, of_result = (Description(m.description.shape, self.kind, layout) for m in (source, gradient))
         described = [of_source, of_weights, of_bias, of_result]
         kernel = geometry.kernel("backward_weights", None, described, forward.descriptor, None)
-        if self.kind == FLOAT32 and not biased and WeightsProducts.suit(geometry, kernel):
-            result = self._gradient_of(layer.weight, geometry)
-            self._backward += self._products.calls(geometry, source, gradient, result)
-            return
         src = self._as_wanted(source, kernel, "src", self._backward)
         diff_dst = self._as_wanted(gradient, kernel, "diff_dst", self._backward)
         packed, plain = self._pool.take(kernel.wants("diff_weights"), kernel), self._gradient_of(layer.weight, geometry)
@@ -309,7 +303,7 @@ class TrainingPass:
         self._written[id(tensor)] = Memory(described, None if tensor.stop_gradient else 0)
         return self._written[id(tensor)]
 
-    def _as_wanted(self, memory: Memory, kernel: Primitive, argument: str, calls: list[Callable[[], None]]) -> Memory:
+    def _as_wanted(self, memory: Memory, kernel: Primitive, argument: str, calls: list[Call]) -> Memory:
         """An argument in the layout that the kernel wants: by a call before it, if that is not what it has."""
         wanted = kernel.wants(argument)
         if memory.is_laid_out(wanted):
