@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import runpy
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,11 +20,8 @@ import numpy as np
 runpy.run_path(str(Path(__file__).resolve().parent.parent / "pose_estimation" / "_init_paths.py"))
 
 from simplepose import InferenceSettings, PosePredictor  # noqa: E402
-from simplepose.core.geometry import (  # noqa: E402
-    BOX_PADDING,
-    box_to_crop,
-    overlap,
-)
+from simplepose.core.errors import run_command  # noqa: E402
+from simplepose.core.geometry import BOX_PADDING, box_to_crop, overlap  # noqa: E402
 from simplepose.core.images import read_image  # noqa: E402
 from simplepose.core.skeletons import COCO  # noqa: E402
 from simplepose.data.coco import annotation_file, load_coco, read_coco  # noqa: E402
@@ -89,4 +87,4 @@ def report(name: str, predictor: PosePredictor, samples: list, rows: list[int], 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

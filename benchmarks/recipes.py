@@ -23,6 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 runpy.run_path(str(ROOT / "pose_estimation" / "_init_paths.py"))
 
+from simplepose.core.errors import UserError, run_command  # noqa: E402
+from simplepose.core.files import read_json  # noqa: E402
 from simplepose.metrics.compare import bootstrap_intervals  # noqa: E402
 from simplepose.metrics.pckh import load_pckh_ground_truth, load_predictions, person_hits  # noqa: E402
 
@@ -80,7 +82,9 @@ def train(args: argparse.Namespace, persons: int = CROPS, **changes: Any) -> Pat
         every = {"DATASET.ROOT": data, "OUTPUT_DIR": folder, "LOG_DIR": folder / "log", "TRAIN.RESUME": True}
         every.update({"TRAIN.END_EPOCH": args.epochs, "TRAIN.SEED": args.seed, **changes})
         line = [sys.executable, str(ROOT / "pose_estimation" / "train.py"), "--cfg", CFG]
-        subprocess.run([*line, *(f"{key}={value}" for key, value in every.items())], cwd=ROOT, check=True, stdout=2)
+        finished = subprocess.run([*line, *(f"{key}={value}" for key, value in every.items())], cwd=ROOT, stdout=2)
+        if finished.returncode:  # it has said why
+            sys.exit(finished.returncode)
     (predictions,) = folder.rglob("pred.mat")
     return predictions
 
@@ -88,7 +92,9 @@ def train(args: argparse.Namespace, persons: int = CROPS, **changes: Any) -> Pat
 def subset(source: Path, folder: Path, size: int, seed: int) -> Path:
     """LSPET with `size` training persons, repeated until they make an epoch; images are linked."""
     (folder / "annot").mkdir(parents=True, exist_ok=True)
-    persons = json.loads((source / "annot" / "train.json").read_text())
+    persons = read_json(source / "annot" / "train.json")
+    if len(persons) < size:
+        raise UserError(f"{source / 'annot' / 'train.json'} holds {len(persons)} persons, not {size}")
     chosen = np.random.default_rng(seed).permutation(len(persons))[:size]
     rows = np.resize(chosen, CROPS)
     (folder / "annot" / "train.json").write_text(json.dumps([persons[row] for row in rows.tolist()]))
@@ -100,4 +106,4 @@ def subset(source: Path, folder: Path, size: int, seed: int) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))
