@@ -84,7 +84,7 @@ def test_files_larger_than_any_of_their_kind_are_not_read(tmp_path, monkeypatch)
     path = tmp_path / "a.yaml"
     path.touch()
     os.truncate(path, files.SETTINGS_BYTES + 1)  # nothing is stored of it
-    with pytest.raises(UserError, match=r"too large for a configuration file: 0\.3 MB"):
+    with pytest.raises(UserError, match=r"too large: 0\.3 MB, more than any configuration file has"):
         read_yaml(path, "configuration")
     assert read_text(path, "list").strip("\0") == ""
 

@@ -98,7 +98,7 @@ def require_regular(path: str | os.PathLike, what: str, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is a pipe or a device; a {what} file is a regular file")
     if status.st_size > limit:
-        raise UserError(f"{path} is too large for a {what} file: {size_text(status.st_size)}, more than any has")
+        raise UserError(f"{path} is too large: {size_text(status.st_size)}, more than any {what} file has")
 
 
 def read_bytes(path: str | os.PathLike, what: str, limit: int) -> bytes:
