@@ -113,6 +113,7 @@ def test_int8_quantises_the_resnet_channel_by_channel_and_no_more(exported, tmp_
     assert quantized == 20  # convolutions of a ResNet-18
     metadata = metadata_of(path)
     assert (metadata["precision"], metadata["calibration"]) == ("int8", {"crops": 19, "of": "noise"})
+    assert "batch_norms" not in metadata  # only good for reading weights back
     parity = compare(pose, load_pose_network(path), random_crops((64, 64)), InferenceSettings())
     assert 1e-4 < parity.max_relative_difference < 0.2
 

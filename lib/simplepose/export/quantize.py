@@ -18,6 +18,7 @@ from simplepose.core.errors import UserError
 from simplepose.core.files import written_whole
 from simplepose.export.onnx import describe, described, quiet, require
 from simplepose.export.parity import Parity
+from simplepose.weights.onnx_files import NORMS_KEY
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -78,6 +79,7 @@ def write_int8(source: Path, path: str | os.PathLike, images: np.ndarray, calibr
     metadata = described(network)
     if metadata["opset"] < INT8_OPSET:
         raise UserError(f"int8 needs --opset {INT8_OPSET} or later, not {metadata['opset']}")
+    metadata.pop(NORMS_KEY, None)  # no weights can be read back from 8 bits
     layers = _trunk(network)
     head = next(index for index, node in enumerate(layers) if node.op_type == "ConvTranspose")
     kept = [node.name for node in layers[head:] if node.op_type in ("Conv", "ConvTranspose")]
