@@ -154,10 +154,13 @@ def normalize(crops: np.ndarray, input_format: InputFormat) -> np.ndarray:
     """Crops (N, H, W, 3) uint8 BGR -> network input (N, 3, H, W) float32."""
     num, height, width, _ = crops.shape
     images = np.empty((num, 3, height, width), np.float32)
-    for channel, (scale, shift) in enumerate(zip(*scale_and_shift(input_format))):
-        source = crops[..., 2 - channel if input_format.rgb else channel]
-        np.multiply(source, scale, out=images[:, channel])
-        images[:, channel] -= shift
+    scales, shifts = scale_and_shift(input_format)
+    for crop, image in zip(crops, images):
+        planes = cv2.split(crop)  # numpy converts pixels that lie side by side twice as fast
+        for channel, plane in enumerate(planes[::-1] if input_format.rgb else planes):
+            image[channel] = plane
+            image[channel] *= scales[channel]
+            image[channel] -= shifts[channel]
     return images
 
 
