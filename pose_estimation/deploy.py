@@ -387,7 +387,7 @@ class PoseModel:
 
         Returns:
             Keypoints (P, K, 2) in image pixels and scores (P, K). A person without a pose has keypoints NaN and scores
-            0: whose box is beside the image, or for whom the network's answer is not finite.
+            0: whose box is outside the image, or for whom the network's answer is not finite.
         """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
             raise DeployError("the image must be an array (H, W, 3) of uint8, in BGR order, as cv2.imread gives it")
