@@ -208,6 +208,15 @@ def test_leaks_are_found_whatever_the_file_is_called():
     assert not near.wrong and (near.examples[0].picture.name, near.count) == ("val_9.png", 1)
 
 
+def test_leaks_where_no_image_can_be_read():
+    """As with a wrong folder: that is the finding, and the check goes on."""
+    train, valid = a_set(0), a_set(1, "val")
+    nothing = [look_at(None)] * CATS
+    for first, second in ((nothing, valid.facts), (train.facts, nothing), (nothing, nothing)):
+        train.facts, valid.facts = first, second
+        assert leaks(train, valid) == []
+
+
 def test_photographs_saved_again_smaller_are_found(tmp_path):
     rng, facts = np.random.default_rng(0), []
     for name, seed in (("a", 1), ("b", 2)):

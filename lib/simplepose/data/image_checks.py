@@ -94,7 +94,7 @@ def _vectors(facts: Sequence[ImageFact]) -> tuple[tuple[np.ndarray, np.ndarray],
     fine = np.array([image - cv2.GaussianBlur(image, (0, 0), 3) for image in whole]).reshape(whole.shape)
     unit = []
     for kind in (whole, fine):
-        flat = kind.reshape(len(rows), -1)
+        flat = kind.reshape(len(rows), THUMB * THUMB)
         flat = flat - flat.mean(axis=1, keepdims=True)
         unit.append(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6))
     return (unit[0], unit[1]), rows
