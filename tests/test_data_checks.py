@@ -16,6 +16,7 @@ from simplepose.data.formats import coco
 from simplepose.data.formats.base import ImageFolder, Labels, Person, Picture
 from simplepose.data.image_checks import THUMB, ImageFact, look_at, near_duplicates
 from simplepose.data.swaps import exchanges, swap_scores
+from simplepose.reports.data_page import write_page
 
 FACE = {
     "name": "cat",
@@ -308,6 +309,16 @@ def test_the_command_and_its_page(cats_on_disk, run_command):
     assert "http" not in page.replace("http-equiv", "") and "<b>&gone" not in page
     again = run_command("data_tools.py", "check", "--cfg", "mine.yaml", "--sets", "test", cwd=cats_on_disk)
     assert again.returncode == 2 and "--sets is train, valid or train,valid" in again.stderr
+
+
+def test_the_page_of_sets_without_boxes_or_persons(tmp_path):
+    without_boxes, empty = a_set(0), a_set(1, "val")
+    for cat in without_boxes.persons:
+        cat.box = None
+    empty = LabelledSet("val", Labels(empty.skeleton, []), empty.images, [])
+    write_page(tmp_path / "page.html", "page", [without_boxes, empty], {"train": [], "val": []})
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<td>none</td>") == 3  # no boxes; neither boxes nor joints
 
 
 def test_a_network_finds_the_label_that_was_moved():

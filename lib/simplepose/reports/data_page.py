@@ -35,7 +35,6 @@ def write_page(path: str | Path, title: str, sets: Sequence[LabelledSet], found:
     page.section("What was found", "" if rows else "Nothing: all checks passed.")
     if rows:
         page.text("In the pictures the person's left is orange, its right blue, the box white, a network's answer red.")
-    if rows:
         page.table(
             ["set", "finding", "", "count", "of", ""],
             [(name, one.title, "wrong" if one.wrong else "look", one.count, one.total, one.unit) for name, one in rows],
@@ -67,9 +66,9 @@ def write_page(path: str | Path, title: str, sets: Sequence[LabelledSet], found:
 
 def _row(checked: LabelledSet) -> tuple:
     count = len(checked.persons)
-    sides = np.nanmedian(checked.boxes[:, 2:], axis=0) if np.isfinite(checked.boxes).any() else (np.nan, np.nan)
+    boxes = checked.boxes[np.isfinite(checked.boxes).all(axis=1)]
+    box = "{:.0f} x {:.0f} px".format(*np.median(boxes[:, 2:], axis=0)) if len(boxes) else "none"
     joints = f"{checked.labelled.sum(axis=1).mean():.1f} of {checked.skeleton.num_joints}" if count else "none"
-    box = f"{sides[0]:.0f} x {sides[1]:.0f} px"
     return checked.name, len(checked.labels.pictures), count, box, joints, f"±{score_interval(count):.1f} points"
 
 
