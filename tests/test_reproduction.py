@@ -65,6 +65,18 @@ def test_checks_hold_losses_and_score_against_the_range(reference, losses, mean,
     assert [check.passed for check in checks([run_with(losses, mean)], reference, "Mean")] == passed
 
 
+def test_points_of_ap_are_hundredths(tmp_path):
+    (tmp_path / "x.csv").write_text("seed,epoch,train_loss,AP\n0,0,9,0.700\n")
+    reference = read_reference(tmp_path / "x.csv", "AP")
+    runs = [run_with([9], 5.0), run_with([9], 5.0)]
+    for run, score in zip(runs, (0.672, 0.668)):  # 2.8 and 3.2 points below
+        run.last.metrics["AP"] = score
+    near, far = checks(runs, reference, "AP")
+    assert (near.passed, far.passed) == (True, False) and far.found == "0.668; the reference has 0.700"
+    write_page(tmp_path / "page.md", "a/b.yaml", "command", [], runs, reference, "AP", {"Curves": "x.svg"})
+    assert "spreads over 0.40 points" in (tmp_path / "page.md").read_text()
+
+
 def test_the_best_run_is_the_one_with_the_best_last_weights():
     runs = [run_with([9, 8, 2.1], mean) for mean in (20.0, 22.0, 21.0)]
     assert best_run(runs, "Mean") is runs[1]

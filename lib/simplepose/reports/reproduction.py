@@ -23,6 +23,7 @@ from simplepose.core.geometry import apply_affine, crop_affine
 from simplepose.core.skeletons import Skeleton
 from simplepose.core.tables import markdown_table
 from simplepose.data.sample import PoseSample
+from simplepose.metrics.coco_ap import PRIMARY as AP
 
 # Criteria of a reproduction: the training loss of each epoch, without the first two, which depend on the initial
 # weights; and the final score.
@@ -142,8 +143,8 @@ def _checks_of(run: Run, reference: dict[int, list[Entry]], primary: str) -> lis
         found.append(
             Check(
                 f"seed {run.seed}: final {primary} within {SCORE_TOLERANCE:g} points of the reference's range",
-                f"{score:.2f}; the reference has {' and '.join(f'{value:.2f}' for value in finals)}",
-                abs(away) <= SCORE_TOLERANCE,
+                f"{_score(score, primary)}; the reference has {' and '.join(_score(v, primary) for v in finals)}",
+                abs(away) <= SCORE_TOLERANCE * _point(primary),
             )
         )
     return found
@@ -287,7 +288,7 @@ def _epochs(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str
     for epoch in range(max(len(history) for _, history in curves)):
         entries = [history[epoch] if epoch < len(history) else {} for _, history in curves]
         losses = [_number(entry.get("train_loss"), 6) for entry in entries]
-        rows.append([str(epoch), *losses, *(_number(entry.get(primary), 2) for entry in entries)])
+        rows.append([str(epoch), *losses, *(_score(entry.get(primary), primary) for entry in entries)])
     return markdown_table(head, rows)
 
 
@@ -298,18 +299,28 @@ def _scores(runs: Sequence[Run], reference: dict[int, list[Entry]], primary: str
     rows = []
     for run in runs:
         for name, scored in (("best", run.best), ("last", run.last)):
-            values = [_number(scored.metrics.get(column), 2) for column in columns]
+            values = [_score(scored.metrics.get(column), primary) for column in columns]
             interval = "{:.2f} to {:.2f}".format(*scored.interval) if scored.interval else ""
             rows.append([f"seed {run.seed}, {name} (epoch {scored.epoch})", *values, interval])
     for seed, curve in reference.items():
-        values = [_number(curve[-1].get(column), 2) for column in columns]
+        values = [_score(curve[-1].get(column), primary) for column in columns]
         rows.append([f"reference, seed {seed}, last (epoch {len(curve) - 1})", *values, ""])
     lines = markdown_table(("", *columns, f"95 % of {primary}"), rows)
     if len(runs) > 1:
         finals = [run.last.metrics[primary] for run in runs]
-        spread = f"The final {primary} of our seeds spreads over {max(finals) - min(finals):.2f} points."
+        points = (max(finals) - min(finals)) / _point(primary)
+        spread = f"The final {primary} of our seeds spreads over {points:.2f} points."
         lines += ["", f"{spread} The last column is the bootstrap interval over persons, one network each."]
     return lines
+
+
+def _point(primary: str) -> float:
+    """A point of a score: AP ends at 1, PCKh at 100."""
+    return 0.01 if primary == AP else 1.0
+
+
+def _score(value: float | None, primary: str) -> str:
+    return _number(value, 3 if primary == AP else 2)
 
 
 def _number(value: float | None, digits: int) -> str:
