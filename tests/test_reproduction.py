@@ -95,11 +95,13 @@ def test_relative_distance_is_of_the_nearer_end():
         ("a,b\n1,2\n", "is no reference"),
         ("seed,epoch,Mean\n0,0,5\n", "is no reference"),
         (HEAD + "0,0,,5\n", "is no reference"),
+        (HEAD + "0,0,nan,5\n", "is no reference"),
         (HEAD, "holds no epochs"),
         ("", "holds no epochs"),
         (HEAD + "0,1,9,1\n", "the epochs of seed 0 are not 0, 1, 2"),
         ("seed,epoch,train_loss,AP\n0,0,9,1\n", "the last epoch of seed 0 has no Mean"),
         (HEAD + "0,0,9,1\n0,1,8,\n", "the last epoch of seed 0 has no Mean"),
+        (HEAD + "0,0,9,1\n0,1,8,nan\n", "the last epoch of seed 0 has no Mean"),
     ],
 )
 def test_a_reference_that_is_none(tmp_path, text, message):

@@ -90,8 +90,10 @@ def read_reference(path: str | os.PathLike, primary: str) -> dict[int, list[Entr
     curves: dict[int, list[Entry]] = {}
     try:
         for row in rows:
-            entry = {name: float(value) for name, value in row.items() if value and name != "seed"}
-            entry.update(epoch=int(row["epoch"]), train_loss=float(row["train_loss"]))
+            figures = {name: float(value) for name, value in row.items() if value and name != "seed"}
+            # NaN is no figure: with it, any loss and any score would be within the reference's range.
+            entry = {name: figure for name, figure in figures.items() if np.isfinite(figure)}
+            entry.update(epoch=int(row["epoch"]), train_loss=entry["train_loss"])
             curves.setdefault(int(row["seed"]), []).append(entry)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no reference: {error!r}; its columns are seed,epoch,train_loss,...") from None
