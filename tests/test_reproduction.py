@@ -129,6 +129,14 @@ def test_a_page_of_scores_on_detected_boxes_which_have_no_loss(tmp_path):
     assert "|  | AP | AR | 95 % of AP |" in (tmp_path / "page.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("experiments/lspet/resnet18/a.yaml", "lspet_resnet18_a"), ("a.yaml", "a"), ("/tmp/a.yaml", "tmp_a")],
+)
+def test_a_page_is_named_after_its_experiment_file(file, name):
+    assert reproduce.page_name(file) == name
+
+
 def test_person_hits_add_up_to_the_mean():
     rng = np.random.default_rng(0)
     names = ("rank", "lank", "lhip", "rhip", "lkne", "rkne", "pelv", "thor", "head", "lsho", "rsho", "lelb", "relb")

@@ -73,8 +73,7 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     for check in reproduction.checks(runs, reference, evaluator.primary):
         say(f"=> {'ok' if check.passed else 'NOT OK'}: {check.what}: {check.found}")
 
-    # experiments/lspet/resnet18/a.yaml -> lspet_resnet18_a
-    name = "_".join(Path(args.cfg).with_suffix("").parts[-3:])
+    name = page_name(args.cfg)
     page = Path(args.results) / f"{name}.md"
     pictures = {"Curves": f"{name}_curves.svg"}
     reproduction.draw_curves(page.with_name(pictures["Curves"]), runs, reference, evaluator.primary)
@@ -86,6 +85,12 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     known = [*facts(config, runs), *reproduction.notes_of(args.cfg)]
     reproduction.write_page(page, args.cfg, command, known, runs, reference, evaluator.primary, pictures)
     say(f"=> results: {page.as_posix()}")
+
+
+def page_name(cfg: str | os.PathLike) -> str:
+    """Of an experiment file: experiments/lspet/resnet18/a.yaml -> lspet_resnet18_a."""
+    file = Path(cfg).with_suffix("")
+    return "_".join(file.relative_to(file.anchor).parts[-3:])  # of /tmp/a.yaml as well: tmp_a, and not /_tmp_a
 
 
 def seed_place(config: EasyDict, seed: int) -> Path:
