@@ -204,6 +204,17 @@ def test_the_gpu_is_handed_on(tmp_path, bundled, monkeypatch):
     assert line[line.index("--gpus") + 1] == "3"
 
 
+def test_an_empty_log_folder_is_this_one_and_not_the_root(tmp_path, bundled, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
+    lines: list[list[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "run_to_its_end", lambda line: lines.append(line) or 1)
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "--cfg", "tiny.yaml", "LOG_DIR=", f"DATASET.ROOT={bundled}"])
+    with pytest.raises(UserError):
+        reproduce.main()
+    assert [word for word in lines[0] if word.startswith("LOG_DIR=")] == ["LOG_DIR=", "LOG_DIR=seed0"]
+
+
 def test_a_reference_without_the_score_is_refused_before_anything_is_trained(tmp_path, bundled, run_command):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
     (tmp_path / "tiny.reference.csv").write_text("seed,epoch,train_loss,AP\n0,0,9,1\n")

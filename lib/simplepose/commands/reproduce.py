@@ -127,7 +127,7 @@ def run_seed(args: argparse.Namespace, config: EasyDict, seed: int, evaluator: E
     from simplepose.weights import read_weights
 
     gpus = [] if args.gpus is None else ["--gpus", args.gpus]
-    settings = [*args.overrides, f"TRAIN.SEED={seed}", f"LOG_DIR={config.LOG_DIR}/seed{seed}"]
+    settings = [*args.overrides, f"TRAIN.SEED={seed}", f"LOG_DIR={Path(config.LOG_DIR, f'seed{seed}').as_posix()}"]
 
     def run_in(place: Path, file: str, command: str, *arguments: Any, since: float = 0) -> Path:
         folder = run_folder_in(place, args, config)
