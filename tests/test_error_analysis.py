@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from simplepose.commands import evaluate
 from simplepose.core.errors import UserError
 from simplepose.core.skeletons import COCO, MPII, Skeleton
 from simplepose.data.coco import read_coco
@@ -433,6 +434,20 @@ def test_what_does_not_go_together_is_one_line(tmp_path, run_command):
     (tmp_path / "valid.json").write_text('[{"image": "1.jpg"}]')
     with pytest.raises(UserError, match="different sets"):
         PckhSet(truth)
+
+
+def test_a_curve_is_drawn_where_it_is_wanted(tmp_path, monkeypatch, capsys):
+    """In a folder that is made, as for the figures, and under the very name, which need not end in a form's."""
+    truth, file = write_mpii(tmp_path, 4)
+    line = ["evaluate.py", "--dataset", "mpii", "--gt", str(truth), "--pred", str(file), "--plot"]
+    for name in ("new/curve.svg", "curve"):
+        monkeypatch.setattr("sys.argv", [*line, str(tmp_path / name)])
+        evaluate.main()
+        assert (tmp_path / name).stat().st_size > 1000 and f"=> curve: {tmp_path / name}\n" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*line, str(tmp_path / "curve.xyz")])
+    with pytest.raises(UserError, match="cannot draw to .*curve.xyz: Format 'xyz' is not supported"):
+        evaluate.main()
+    assert not list(tmp_path.glob("curve.*"))
 
 
 @pytest.mark.slow

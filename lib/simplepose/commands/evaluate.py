@@ -133,6 +133,8 @@ def plot_curve(pckh, predictions, truth, path: str) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
 
+    from simplepose.core.files import written_whole
+
     curve = pckh.pckh(predictions, truth, pckh.CURVE_THRESHOLDS)  # (T, K)
     figure, axes = plt.subplots(figsize=(6, 4.5), constrained_layout=True)
     for column, names in pckh.COLUMNS.items():
@@ -142,6 +144,7 @@ def plot_curve(pckh, predictions, truth, path: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=8)
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
+        with written_whole(path) as scratch:
+            figure.savefig(scratch, format=Path(path).suffix[1:] or "png", dpi=150)
+    except ValueError as error:  # of a form that matplotlib does not know
         raise UserError(f"cannot draw to {path}: {error}") from None
