@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from simplepose.core.codecs.gaussian import HeatmapCodec
 from simplepose.core.errors import UserError
+from simplepose.core.images import INPUT_FORMATS
 from simplepose.core.skeletons import MPII
 from simplepose.inference.box_sources import found_person, whole_image
+from simplepose.inference.network import PoseNetwork
 from simplepose.inference.pipeline import find_poses
 from simplepose.inference.predictor import Pose, PosePredictor
 from simplepose.inference.sources import Frame, open_source
@@ -121,6 +125,29 @@ def test_parts_are_kept_until_the_table_is_whole(pyarrow, tmp_path):
     part("003-d", "d")
     assert str(table.join(storage, path, schema)).startswith("4 inputs, 0 people, 0 errors")
     assert read_table(path)["source"].to_pylist() == ["a", "b", "c", "d"]
+
+
+def test_an_estimate_says_that_videos_of_unknown_length_are_not_in_it(pyarrow, tmp_path):
+    """Their headers are read on this machine's disk only; elsewhere 100 videos would take no time at all."""
+    from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+    from simplepose.commands.infer_many import estimate
+    from simplepose.scale.table import make_schema
+
+    inputs = [noise(tmp_path / name, 0).name for name in ("1.png", "2.mp4")]
+    codec = HeatmapCodec((64, 96), (16, 24), 1)
+    network = PoseNetwork(lambda images: np.repeat(images[:, :1, ::4, ::4], 16, 1), MPII, codec, INPUT_FORMATS["bgr"])
+
+    def said(storage, names: list[str]) -> str:
+        job = SimpleNamespace(inputs=storage, apply_exif=True, schema=make_schema(MPII, {}))
+        return estimate(job, names, PosePredictor(network), whole_image, 1, 1, True)
+
+    here = said(LocalFileSystem(), [str(tmp_path / name) for name in inputs])
+    assert "1 images and 1 videos, about 4 frames: 4 of them" in here and "not counted" not in here
+    elsewhere = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    assert "about 1 frames: 4 of them" in said(elsewhere, inputs)
+    assert said(elsewhere, inputs).endswith("; the videos, whose lengths are not known from here, not counted")
+    assert "not counted" not in said(elsewhere, inputs[:1])
 
 
 def test_a_tracked_person_has_an_id_in_the_table(pyarrow, run_command):

@@ -197,10 +197,11 @@ def estimate(
         size = sum(group.column(index).total_compressed_size for index in range(group.num_columns)) / count
     times = workers if gpu else workers * cores / available_cores()
     seconds = frames / rate / times
+    unknown = "; the videos, whose lengths are not known from here, not counted" if videos and not any(lengths) else ""
     return (
         f"{len(images):,} images and {len(videos):,} videos, about {frames:,.0f} frames: {count} of them took "
         f"{1 / rate:.3f} s each here; with {workers} workers of {cores} cores about {timedelta(seconds=round(seconds))}"
-        f", and the table will have about {size_text(frames * size)}"
+        f", and the table will have about {size_text(frames * size)}{unknown}"
     )
 
 
