@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -82,6 +83,14 @@ def test_sigterm_leaves_no_scratch_files(tmp_path, capsys):
     assert capsys.readouterr().err == "terminated\n"
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_file_name_that_is_not_utf8_can_be_printed(monkeypatch):
+    """As of photographs from an archive that was packed on another system."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
+    assert run_main(lambda: print(os.fsdecode(b"caf\xe9.jpg"))) == 0
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue().rstrip() == b"caf\\udce9.jpg"
 
 
 def test_detected_boxes_are_coco_s(posenet, run_command):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -25,7 +27,7 @@ from simplepose.inference.network import PoseNetwork
 from simplepose.inference.pipeline import Summary, ahead, find_poses
 from simplepose.inference.smoothing import OneEuroFilter, PoseSmoother
 from simplepose.inference.sources import Frame, Video, open_source, open_sources
-from simplepose.inference.writers import SCORES, DrawnVideo, Painter, choose_outputs, picture_paths
+from simplepose.inference.writers import FORMATS, SCORES, DrawnVideo, Painter, choose_outputs, picture_paths
 
 
 @pytest.fixture(scope="module")
@@ -485,6 +487,25 @@ def written(tmp_path, form, interrupt_after=3, draw=False):
     for output in outputs:
         output.close()
     return tmp_path / "out"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file name is always text")
+@pytest.mark.parametrize("form", ["json", "coco", "csv", "posetrack"])
+def test_a_file_name_that_is_not_utf8(tmp_path, form):
+    """In JSON it reads back as what the system calls the file."""
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / name).touch()
+    outputs = choose_outputs(open_source(str(tmp_path / name)), MPII, "net.onnx", f"{tmp_path}/out/", form, True)
+    for output in outputs:
+        output.add(Frame(0, name, np.zeros((80, 120, 3), np.uint8)), [pose_at(1, 2)])
+        output.close()
+    file = tmp_path / "out" / os.fsdecode(b"caf\xe9_pose" + FORMATS[form].encode())
+    if form == "json":
+        assert json.loads(file.read_text())["image"] == name
+    elif form == "coco":
+        assert json.loads(file.read_text())[0]["file_name"] == name
+    else:
+        assert "caf\\udce9" in file.read_text()
 
 
 def test_json_per_image(tmp_path):

@@ -36,6 +36,8 @@ SCORES = ("box_score", "pose_score", "score")  # of a `Pose`
 # An --output with one of these extensions names a file; for several images it should name a folder.
 FILE_EXTENSIONS = {*FORMATS.values(), *IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS}
 
+NOT_UTF8 = "backslashreplace"  # what is no UTF-8 in a file name, as of old archives; in JSON it reads back as it was
+
 
 class Output:
     """Takes the results of a run, frame by frame; `str` says what was written.
@@ -186,7 +188,7 @@ class JsonPerImage(Output):
             "people": [pose.to_dict() for pose in poses],
         }
         with written_whole(path) as scratch:
-            scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8", NOT_UTF8)
 
 
 class _RecordFile(Output):
@@ -203,7 +205,7 @@ class _RecordFile(Output):
         self.separator = separator
         self._scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
-            self._stream = open(self._scratch, "w", encoding="utf-8", newline="")  # noqa: SIM115
+            self._stream = open(self._scratch, "w", encoding="utf-8", errors=NOT_UTF8, newline="")  # noqa: SIM115
             self._stream.write(head)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
