@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -135,6 +136,19 @@ def test_a_page_of_scores_on_detected_boxes_which_have_no_loss(tmp_path):
 )
 def test_a_page_is_named_after_its_experiment_file(file, name):
     assert reproduce.page_name(file) == name
+
+
+def test_the_versions_on_a_machine_with_paddles_gpu_package(monkeypatch):
+    """It is called otherwise, as OpenCV's without windows is: no reason to fail when all is trained."""
+
+    def version(name: str) -> str:
+        if name in ("paddlepaddle", "opencv-python"):
+            raise metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", version)
+    versions = dict(reproduce.facts(load_config(None), []))["versions"]
+    assert versions.endswith(", paddlepaddle-gpu 1.2, numpy 1.2, opencv-python-headless 1.2")
 
 
 def test_person_hits_add_up_to_the_mean():

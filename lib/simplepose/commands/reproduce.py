@@ -35,6 +35,7 @@ EXAMPLES = """examples:
 A curve to compare with is read from <experiment>.reference.csv beside the experiment file, if it is there.
 """
 WEIGHTS = {"best": BEST_WEIGHTS, "last": LAST_WEIGHTS}
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python", "opencv-python-headless")  # those installed
 
 
 def main() -> int | None:
@@ -232,8 +233,10 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
     for key in ("SHIFT_FACTOR", "PROB_HALF_BODY", "COLOR_FACTOR", "PROB_OCCLUSION"):
         augmentation += [f"{key.lower()} {dataset[key]}"] if dataset[key] else []
     unbiased = ", unbiased data processing" if extra.UNBIASED else ""
-    packages = ("paddlepaddle", "numpy", "opencv-python")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    versions = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(name)}")
     times = [f"seed {run.seed} {timedelta(seconds=round(run.seconds))}" for run in runs]
     return [
         ("network", f"{arch_name(config)}, from {config.MODEL.PRETRAINED or 'scratch'}"),
@@ -243,7 +246,7 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
         ("augmentation", ", ".join(augmentation)),
         ("flip test", f"{str(config.TEST.FLIP_TEST).lower()}; decoder {config.TEST.DECODER}"),
         ("commit", "; ".join(f"seed {run.seed} {run.commit}" for run in runs)),
-        ("versions", f"Python {platform.python_version()}, {versions}"),
+        ("versions", ", ".join(versions)),
         ("machine", machine()),
         ("time, validation included", "; ".join(times)),
     ]
