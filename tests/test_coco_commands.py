@@ -10,6 +10,8 @@ import pytest
 import yaml
 from mini_coco import COCO_FROM_MPII, detections_of, write_mini_coco
 
+from simplepose.commands.coco_files import read_ids
+from simplepose.core.errors import UserError
 from simplepose.core.skeletons import COCO, MPII, Skeleton, skeleton_from
 from simplepose.metrics.coco_ap import COLUMNS
 from simplepose.weights import read_weights
@@ -196,6 +198,18 @@ def test_coco_files_from_the_command_line(persons, run_command, tmp_path):
         wrong = run_command("coco_files.py", *arguments)
         assert wrong.returncode == 2
         assert wrong.stderr.startswith("error: ")
+
+
+def test_image_ids_of_any_editor_are_read(tmp_path):
+    """Windows' begins a file with a byte order mark."""
+    file = tmp_path / "ids.txt"
+    file.write_bytes("\ufeff139 285\r\n632\r\n".encode())
+    assert read_ids(file) == [139, 285, 632]
+    file.write_text("139 x")
+    with pytest.raises(UserError, match="should hold image ids, whole numbers: .*'x'"):
+        read_ids(file)
+    with pytest.raises(UserError, match="is a folder, not a list file"):
+        read_ids(tmp_path)
 
 
 def test_the_drawing_of_cocos_joints_has_both_sides():

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import reprlib
-from pathlib import Path
 
 from simplepose.commands.cli import Parser
 from simplepose.core.errors import UserError, optional_packages
@@ -131,10 +130,10 @@ def read_annotations(path: str) -> dict:
 
 
 def read_ids(path: str) -> list[int]:
+    from simplepose.core.files import read_text
+
     try:
-        return [int(word) for word in Path(path).read_text().split()]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        return [int(word) for word in read_text(path, "list").split()]
     except ValueError as error:
         raise UserError(f"{path} should hold image ids, whole numbers: {error}") from None
 
