@@ -27,7 +27,7 @@ EXAMPLES = """examples:
   python pose_estimation/data_tools.py convert --from csv poses.csv --images photos --to coco --output data/mine
   python pose_estimation/data_tools.py mpii-from-mat mpii_human_pose_v1_u12_1.mat --output data/mpii_from_mat
   python pose_estimation/data_tools.py stats person_keypoints_val2017.json --images photos
-  python pose_estimation/data_tools.py check --cfg experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml --most 9
+  python pose_estimation/data_tools.py check --cfg experiments/mpii/resnet50/256x256_d256x3_adam_lr1e-3.yaml
 """
 
 
