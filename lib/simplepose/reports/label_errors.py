@@ -77,33 +77,28 @@ def label_errors(checked: LabelledSet, found: np.ndarray) -> list[Finding]:
         found: of `answers`.
     """
     exchanged, gains, names = _exchanged(checked, found)
-    results = []
-    if exchanged.any():
-        rows = np.flatnonzero(exchanged)
-        texts = [f"{names[row]} ({gains[row]:.2f})" for row in rows]
-        results.append(
-            checked.finding(
-                "left and right that the network sees exchanged", rows, texts, gains[rows],
-                "Its joints fit the labels better with the sides exchanged. Networks confuse sides themselves, most of "
-                "all from behind: look at each.", wrong=False,
-            )
-        )  # fmt: skip
+    rows = np.flatnonzero(exchanged)
+    other_sides = checked.finding(
+        "left and right that the network sees exchanged",
+        rows, [f"{names[row]} ({gains[row]:.2f})" for row in rows], gains[rows],
+        "Its joints fit the labels better with the sides exchanged. Networks confuse sides themselves, most of all "
+        "from behind: look at each.", wrong=False,
+    )  # fmt: skip
     worst, weights = _far_joints(checked, found)
     weights[exchanged] = 0
     rows = np.flatnonzero(weights > 0)
-    texts = [f"{checked.skeleton.joints[worst[row]]} ({weights[row]:.2f})" for row in rows]
-    results.append(
-        checked.finding(
-            "joints where the network confidently points elsewhere", rows, texts, weights[rows],
-            f"A label more than {FAR:.0%} of the person's size away from an answer that the network is sure of: either "
-            "is wrong, and the likeliest label errors come first. The number is distance times sureness.", wrong=False,
-        )
+    elsewhere = checked.finding(
+        "joints where the network confidently points elsewhere",
+        rows, [f"{checked.skeleton.joints[worst[row]]} ({weights[row]:.2f})" for row in rows], weights[rows],
+        f"A label more than {FAR:.0%} of the person's size away from an answer that the network is sure of: either is "
+        "wrong, and the likeliest label errors come first. The number is distance times sureness.", wrong=False,
     )  # fmt: skip
-    for finding in filter(None, results):
-        place = {id(person): row for row, person in enumerate(checked.persons)}
+    results = [finding for finding in (other_sides, elsewhere) if finding]
+    place = {id(person): row for row, person in enumerate(checked.persons)}
+    for finding in results:
         for example in finding.examples:
             example.answer = found[place[id(example.person)]]
-    return [finding for finding in results if finding]
+    return results
 
 
 def _sureness(found: np.ndarray) -> np.ndarray:
