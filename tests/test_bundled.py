@@ -16,8 +16,10 @@ import pytest
 import deploy
 from simplepose import PosePredictor
 from simplepose.commands import export, infer
+from simplepose.config.load import load_config
 from simplepose.core import bundled
 from simplepose.core.errors import UserError, run_command
+from simplepose.reports.model_card import write_card
 from simplepose.weights import read_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,6 +138,20 @@ def test_a_strange_onnx_file_is_refused_as_weights(posenet, tmp_path):
     (tmp_path / "torn.onnx").write_bytes(posenet[1].read_bytes()[:5000])
     with pytest.raises(UserError, match="damaged one"):
         read_weights(tmp_path / "torn.onnx")
+
+
+def test_a_card_of_somebody_s_own_network(tmp_path, monkeypatch):
+    """The recipe is where its link leads, and what may be done with the data is not ours to say."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.onnx").write_bytes(bytes(1_500_000))
+    config = load_config(None, ["DATASET.ROOT=photos/mine", "DATASET.TEST_SET=val"])
+    scores = {"float32": {"Mean": 70.0}, "float16": {"Mean": 69.98765}}
+    write_card("cards/mine.md", Path("mine.onnx"), config, "recipes/mine.yaml", "abc", 7, scores, "Mean")
+    card = (tmp_path / "cards/mine.md").read_text()
+    assert "| file | `mine.onnx`, 1.5 MB, float16 |" in card
+    assert "| recipe | [mine](../recipes/mine.yaml), commit abc |" in card
+    assert "| score | Mean **69.988**, 70.000 in float32: 7 persons of `val`, annotated boxes, no flip test |" in card
+    assert "| licence of the data | its owners', for most public sets research use;" in card
 
 
 @pytest.mark.slow

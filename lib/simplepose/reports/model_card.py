@@ -44,15 +44,13 @@ def write_card(
     """
     dataset, precision = config.DATASET, list(metrics)[-1]
     others = "".join(f", {values[primary]:.3f} in {name}" for name, values in metrics.items() if name != precision)
+    recipe = Path(os.path.relpath(experiment, Path(path).parent)).as_posix()
     rows = [
         ("file", f"`{file.name}`, {file.stat().st_size / 1e6:.1f} MB, {precision}"),
         ("network", f"{arch_name(config)}, {config.MODEL.NUM_JOINTS} joints"),
-        ("recipe", f"[{Path(experiment).stem}](../../{experiment}), commit {commit}"),
+        ("recipe", f"[{Path(experiment).stem}]({recipe}), commit {commit}"),
         ("trained on", f"`{dataset.TRAIN_SET}` of `{Path(dataset.ROOT).name}`"),
-        (
-            "licence of the data",
-            "research use; the photographs are their owners', and none of them is in here",
-        ),
+        ("licence of the data", "its owners', for most public sets research use; none of the photographs is in here"),
         (
             "score",
             f"{primary} **{metrics[precision][primary]:.3f}**{others}: {persons} persons of `{dataset.TEST_SET}`, "
