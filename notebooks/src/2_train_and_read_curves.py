@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 
 if not Path("output/notebooks/mini").exists():
     run("make_mini.py", "--output", "output/notebooks/mini", "--train-images", 240, "--valid-images", 40, last=1)
-run("train.py", "--cfg", "notebooks/mini.yaml", "TRAIN.RESUME=True", last=6)
+run("train.py", "--cfg", "notebooks/mini.yaml", last=6)
 
 # %% [markdown] lang="en"
 # ## Curves
