@@ -23,6 +23,8 @@ from timing import once, scratch_folder
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "pose_estimation")]
 
+from simplepose.core.errors import run_command  # noqa: E402
+
 DEFAULTS = ("DATASET.DATASET=coco", "MODEL.DEPTH=50", "MODEL.IMAGE_SIZE=[192,256]")
 QUICK = ("DATASET.DATASET=coco", "MODEL.DEPTH=18", "MODEL.IMAGE_SIZE=[64,64]")
 
@@ -133,4 +135,4 @@ def tell(name: str, run, bare, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -20,6 +20,8 @@ from timing import once, scratch_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
+from simplepose.core.errors import run_command
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -85,4 +87,4 @@ def run_pipeline(images: str, predictor, detector) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

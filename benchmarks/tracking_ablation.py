@@ -23,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
+from simplepose.core.errors import UserError, run_command
 from simplepose.core.skeletons import MPII
 from simplepose.data.posetrack import HEAD_SIZE_FACTOR, JOINTS, SAME_JOINT, PeopleOfFrame
 from simplepose.inference.predictor import Crops, Pose
@@ -63,6 +64,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="TrackingSettings for all variants")
     parser.add_argument("--save", metavar="FILE", help="all scores as JSON")
     args = parser.parse_args()
+    if not args.annotated and not (args.model_file and args.detector):
+        raise UserError("the real video needs --model-file and --detector; --annotated needs neither")
     common = {name: json.loads(value) for name, value in (text.split("=") for text in args.set)}
     run = annotated_run(args.seeds) if args.annotated else real_run(args.model_file, args.detector)
     columns = [*(() if args.annotated else ("MOTA", "IDF1")), *(f"people {name}" for name in PEOPLE)]
@@ -308,5 +311,6 @@ def person_boxes(frame: dict[str, np.ndarray]) -> np.ndarray:
 
 if __name__ == "__main__":
     start = time.perf_counter()
-    main()
+    code = run_command(main)
     print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
+    sys.exit(code)

@@ -19,6 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
 from simplepose import PersonDetector, PosePredictor, PoseTracker
+from simplepose.core.errors import run_command
 from simplepose.core.skeletons import MPII
 from simplepose.inference.predictor import Crops, Pose
 from simplepose.inference.sources import open_source
@@ -92,4 +93,4 @@ def memory(images, detector, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))
