@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -104,7 +103,7 @@ def _photographs(people: People, folder: Path) -> list[str]:
     for row in unknown:
         if paths[row] not in sizes:
             sizes[paths[row]] = (0, 0)
-            with contextlib.suppress(UserError):  # missing, or no image: drawn on plain ground
+            with suppress(UserError):  # missing, or no image: drawn on plain ground
                 sizes[paths[row]] = image_size_wh(paths[row])
         people.image_sizes[row] = sizes[paths[row]]
     return paths
