@@ -51,6 +51,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="sources, as 4_pckh_by_hand; default: all")
     args = parser.parse_args()
+    strangers = set(args.names) - {path.stem for path in SOURCES}
+    if strangers:
+        parser.error(f"there is no source {min(strangers)}; there are {', '.join(path.stem for path in SOURCES)}")
     for path in SOURCES:
         if args.names and path.stem not in args.names:
             continue
