@@ -139,6 +139,12 @@ def test_sources_that_are_none(tmp_path, name, message, monkeypatch, capfd):
         open_source(name)
 
 
+def test_a_video_without_a_frame_fails(tmp_path):
+    write_video(tmp_path / "none.avi", 0, code="MJPG")
+    (frame,) = open_source(str(tmp_path / "none.avi"))
+    assert frame.image is None and "the video ends here" in frame.failure
+
+
 def exif_jpeg(image: np.ndarray, orientation: int) -> bytes:
     """A JPEG with one EXIF entry: tag 0x0112, the orientation."""
     tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01" + bytes([0, orientation, 0, 0]) + b"\0\0\0\0"

@@ -146,9 +146,10 @@ class Video:
             else:
                 bad.append(index)
             index += 1
-        # OpenCV estimates the count of some containers (WebM): one too many is no failure.
-        if self._count - (index - len(bad)) > 1 or (self._count == 1 and bad):
-            yield self._failed(index - len(bad), f"the video ends here; its header promises {self._count} frames")
+        end = index - len(bad)
+        # OpenCV estimates the count of some containers (WebM): one too many is no failure, unless it was the only one.
+        if end == 0 or self._count - end > 1:
+            yield self._failed(end, f"the video ends here; its header promises {self._count} frames")
 
     def _newest(self) -> Iterator[Frame]:
         newest: queue.Queue[tuple[int, np.ndarray | None]] = queue.Queue(1)
