@@ -145,6 +145,12 @@ def test_a_video_without_a_frame_fails(tmp_path):
     assert frame.image is None and "the video ends here" in frame.failure
 
 
+def test_a_long_number_is_a_missing_file_and_no_camera():
+    for name in ("20260101123000", "²"):
+        (frame,) = open_source(name)
+        assert frame.failure == f"no such image: {name}"
+
+
 def exif_jpeg(image: np.ndarray, orientation: int) -> bytes:
     """A JPEG with one EXIF entry: tag 0x0112, the orientation."""
     tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01" + bytes([0, orientation, 0, 0]) + b"\0\0\0\0"

@@ -26,6 +26,7 @@ from simplepose.core.images import read_image
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif")
 ADDRESS = re.compile(r"(https?|rtsps?|rtmps?|rtp|srt|tcp|udp)://", re.IGNORECASE)
+CAMERA = re.compile(r"[0-9]{1,4}")  # its number; longer ones name files and folders, as 20260101
 DEFAULT_FPS = 25.0  # of a camera or a video that does not say
 MAX_BAD_FRAMES = 100  # in a row; after them the video ends
 
@@ -106,7 +107,7 @@ class Video:
     is_video, is_single = True, False
 
     def __init__(self, name: str, apply_orientation: bool = True):
-        is_camera, is_address = name.isdigit(), bool(ADDRESS.match(name))
+        is_camera, is_address = bool(CAMERA.fullmatch(name)), bool(ADDRESS.match(name))
         address = urlsplit(name) if is_address else None
         self.path = name
         self.name = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}" if address else name
@@ -206,7 +207,7 @@ def open_source(text: str, ignore_orientation: bool = False) -> ImageFiles | Vid
         if not files:
             raise UserError(f"{text} holds no images ({' '.join(IMAGE_EXTENSIONS)})")
         return ImageFiles(path.resolve().name, files, apply_exif)
-    if path.is_file() or not (text.isdigit() or glob.has_magic(text)):
+    if path.is_file() or not (CAMERA.fullmatch(text) or glob.has_magic(text)):
         if path.suffix.lower() == ".txt":
             return ImageFiles(path.stem, _read_list(path), apply_exif)
         if path.suffix.lower() in VIDEO_EXTENSIONS:
@@ -214,7 +215,7 @@ def open_source(text: str, ignore_orientation: bool = False) -> ImageFiles | Vid
                 raise UserError(f"no such video: {text}")
             return Video(text, apply_exif)
         return ImageFiles(path.stem, [text], apply_exif, single=True)
-    if text.isdigit():
+    if CAMERA.fullmatch(text):
         return Video(text)
     files = sorted(file for file in glob.glob(text, recursive=True) if Path(file).suffix.lower() in IMAGE_EXTENSIONS)
     if not files:

@@ -27,7 +27,7 @@ from simplepose.core.files import written_whole
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.posetrack import JOINTS_2018, SAME_JOINT
 from simplepose.inference.predictor import Pose
-from simplepose.inference.sources import ADDRESS, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Frame, ImageFiles, Video
+from simplepose.inference.sources import ADDRESS, CAMERA, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Frame, ImageFiles, Video
 from simplepose.inference.videos import FfmpegVideo, OpenCvVideo, open_video, require_format
 
 FORMATS = {"json": ".json", "coco": ".json", "csv": ".csv", "npz": ".npz", "posetrack": ".json"}  # and its extension
@@ -453,7 +453,7 @@ def _places(source: ImageFiles | Video, output: str | None, form: str, draw: boo
 
 
 def _name(source: ImageFiles | Video) -> str:
-    if source.is_video and source.path.isdigit():
+    if source.is_video and CAMERA.fullmatch(source.path):
         return f"camera{source.path}"
     path = urlsplit(source.name).path if ADDRESS.match(source.name) else source.name
     return Path(path).stem or "stream"
