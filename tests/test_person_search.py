@@ -90,6 +90,8 @@ def test_in_a_video_the_person_is_followed_and_looked_for_anew_when_lost():
     assert shown[0] is None and np.allclose(shown[1], PERSON)
     many = len(first_boxes((640, 480)))
     assert network.looks == [many, 1, 1, 1, many, 1]
+    source(Frame(1, "next.mp4", image, is_video=True))  # its first frame is damaged
+    assert shown[3] is None
 
 
 def test_overlap_by_hand():

@@ -92,11 +92,12 @@ def detected_boxes(path: str | os.PathLike, kind: str | None = None, min_score: 
 
 def found_person(predictor: PosePredictor) -> BoxSource:
     """The one person that the pose network finds by itself, in a video near where it was in the frame before."""
-    box = None
+    box, video = None, ""
 
     def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-        nonlocal box
-        box = predictor.find_person(frame.image, box if frame.is_video and frame.index else None)
+        nonlocal box, video
+        near = box if frame.is_video and frame.index and frame.name == video else None
+        box, video = predictor.find_person(frame.image, near), frame.name
         return box[None], np.ones(1)
 
     return source
