@@ -150,6 +150,17 @@ def test_an_estimate_says_that_videos_of_unknown_length_are_not_in_it(pyarrow, t
     assert "not counted" not in said(elsewhere, inputs[:1])
 
 
+def test_an_output_that_is_no_table_or_cannot_be_read_is_told(pyarrow, tmp_path):
+    from simplepose.scale import table
+    from simplepose.scale.storage import open_storage
+
+    (tmp_path / "notes.parquet").write_text("hello")
+    for name, said in (("notes.parquet", "is not a table of infer_many.py"), ("a" * 300, "cannot read")):
+        with pytest.raises(UserError, match=said):
+            table.find_finished(*open_storage(str(tmp_path / name)), table.make_schema(MPII, {}))
+    assert (tmp_path / "notes.parquet").read_text() == "hello"
+
+
 def test_a_tracked_person_has_an_id_in_the_table(pyarrow, run_command):
     from simplepose.scale import table
 

@@ -104,19 +104,24 @@ def find_finished(storage: FileSystem, table: str, schema: Schema) -> Found:
     """Look for the table and its parts; parts that are damaged or already in the table are removed.
 
     Raises:
-        UserError: the table or a part was made by something else, or is no such table.
+        UserError: the table or a part was made by something else, or is no such table, or the storage does not answer.
     """
     files, finished = [], set()
-    if storage.get_file_info([table])[0].is_file:
-        files, finished = [table], _sources(storage, table, schema)
-    parts = _part_files(storage, table)
-    with ThreadPoolExecutor(READERS) as pool:
-        for part, sources in zip(parts, pool.map(lambda part: _sources_or_none(storage, part, schema), parts)):
-            if sources is None or sources & finished:
-                storage.delete_file(part)
-            else:
-                files.append(part)
-                finished |= sources
+    try:
+        if storage.get_file_info([table])[0].is_file:
+            files, finished = [table], _sources_or_none(storage, table, schema)
+            if finished is None:
+                raise UserError(f"{table} is not a table of infer_many.py, or a damaged one; name another --output")
+        parts = _part_files(storage, table)
+        with ThreadPoolExecutor(READERS) as pool:
+            for part, sources in zip(parts, pool.map(lambda part: _sources_or_none(storage, part, schema), parts)):
+                if sources is None or sources & finished:
+                    storage.delete_file(part)
+                else:
+                    files.append(part)
+                    finished |= sources
+    except OSError as error:
+        raise UserError(f"cannot read {table} or its parts: {one_line(error)}") from None
     return Found(files, finished)
 
 
@@ -129,20 +134,15 @@ def _part_files(storage: FileSystem, table: str) -> list[str]:
 
 def _sources_or_none(storage: FileSystem, path: str, schema: Schema) -> set[str] | None:
     from pyarrow import ArrowInvalid
-
-    try:
-        return _sources(storage, path, schema)
-    except ArrowInvalid:  # torn by a power failure
-        return None
-
-
-def _sources(storage: FileSystem, path: str, schema: Schema) -> set[str]:
     from pyarrow.parquet import ParquetFile
 
-    with storage.open_input_file(path) as stream:
-        file = ParquetFile(stream)
-        _require_same(path, file.schema_arrow, schema)
-        return set(file.read(["source"]).column(0).unique().to_pylist())
+    try:
+        with storage.open_input_file(path) as stream:
+            file = ParquetFile(stream)
+            _require_same(path, file.schema_arrow, schema)
+            return set(file.read(["source"]).column(0).unique().to_pylist())
+    except ArrowInvalid:  # torn by a power failure
+        return None
 
 
 def _require_same(path: str, found: Schema, wanted: Schema) -> None:
