@@ -602,6 +602,6 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except DeployError as error:
+    except (DeployError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -71,6 +71,14 @@ def test_every_command_does_so(command):
     assert len(finished.stderr.splitlines()) == 1
 
 
+def test_a_folder_that_is_closed_to_us_is_a_line(capsys):
+    def main():
+        raise PermissionError(13, "Permission denied", "photos/a.jpg")  # as `Path.is_dir` does
+
+    assert run_main(main) == 2
+    assert capsys.readouterr().err == "error: [Errno 13] Permission denied: 'photos/a.jpg'\n"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
 def test_sigterm_leaves_no_scratch_files(tmp_path, capsys):
     def main():

@@ -108,8 +108,8 @@ def _interruptions() -> Iterator[list[int]]:
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command's `main` and turn its outcome into an exit code.
 
-    Returns what `main` returned (None counts as 0), 2 after a `UserError` or without a package, 130 after Ctrl-C, 143
-    after SIGTERM. Any other exception is a bug and keeps its traceback.
+    Returns what `main` returned (None counts as 0), 2 after a `UserError` or without a package or the permission for a
+    file, 130 after Ctrl-C, 143 after SIGTERM. Any other exception is a bug and keeps its traceback.
     """
     # OpenCV prints hundreds of lines about a broken picture or video; our error is one line. Read at OpenCV's import.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
@@ -120,7 +120,7 @@ def run_command(main: Callable[[], int | None]) -> int:
         try:
             with optional_packages():
                 return main() or 0
-        except UserError as error:
+        except (UserError, PermissionError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except BrokenPipeError:  # the reader of our output has closed, as in `... | head`
