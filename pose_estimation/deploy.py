@@ -10,6 +10,7 @@ The network's file says how it is fed and read: its joints, size, colours, and w
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import re
 import sys
@@ -411,12 +412,14 @@ class PoseModel:
         """The box (4,) of one person in an image, found by the network; the whole image if nobody is found.
 
         It looks at crops of several sizes, and twice more at the box around the joints of the best one. It misses small
-        people, and finds one of several: a person detector is better.
+        people, and finds one of several: a person detector is better. It looks without the flip test.
         """
+        plain = copy.copy(self)
+        plain.flip_test = False
 
         def best(boxes: np.ndarray) -> np.ndarray | None:
             parts = np.array_split(boxes, -(-len(boxes) // 8))
-            keypoints, scores = (np.concatenate(values) for values in zip(*(self(image, part) for part in parts)))
+            keypoints, scores = (np.concatenate(values) for values in zip(*(plain(image, part) for part in parts)))
             index = int(scores.mean(axis=1).argmax())
             joints = keypoints[index][scores[index] >= 0.15]
             if len(joints) < 3:
