@@ -159,7 +159,7 @@ def test_descriptions_of_strangers_are_checked(tmp_path, key, value, words):
     with pytest.raises(UserError, match=words) as caught:
         load_pose_network(tmp_path / "a.onnx")
     assert "a.onnx" in str(caught.value) and len(str(caught.value)) < 600
-    if key in ("sigma", "input.mean"):  # deploy.py reads no sigma, and takes any mean
+    if key == "input.mean":  # deploy.py takes any
         return
     with pytest.raises(deploy.DeployError) as caught:  # its check is a shorter one
         deploy.PoseModel(tmp_path / "a.onnx")(np.zeros((96, 64, 3), np.uint8), [[0, 0, 64, 96]])
