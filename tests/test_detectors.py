@@ -87,7 +87,8 @@ def test_paddledetection_by_hand():
 
 def test_overlaps_and_edges_by_hand():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [20, 0, 30, 10], [-9, -9, -1, -1], [0, 0, np.nan, 4]])
-    scores = np.array([0.6, 0.9, 0.1, 1.0, 1.0])
+    boxes = np.vstack([boxes, [-9, 0, 1e-4, 10]])  # of the last one too little is inside for a box
+    scores = np.array([0.6, 0.9, 0.1, 1.0, 1.0, 1.0])
     kept, kept_scores = clean_boxes(boxes, scores, (25, 10), min_score=0.05, max_overlap=0.5)
     np.testing.assert_allclose(kept, [[0, 0, 10, 8], [20, 0, 5, 10]])  # IoU of the first two is 0.8
     np.testing.assert_allclose(kept_scores, [0.9, 0.1])

@@ -10,6 +10,8 @@ from typing import Callable
 import cv2
 import numpy as np
 
+from simplepose.core.geometry import MIN_BOX_PX
+
 PERSON = 0
 NUM_CLASSES = 80
 MIN_SCORE = 0.3  # of a box, by default
@@ -33,7 +35,7 @@ class Scaling:
 def clean_boxes(
     boxes_xyxy: np.ndarray, scores: np.ndarray, image_size_wh: Sequence[int], min_score: float, max_overlap: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Drop low scores, clip to the image, drop boxes that are empty then, suppress overlaps.
+    """Drop low scores, clip to the image, drop boxes of no size then, suppress overlaps.
 
     Args:
         boxes_xyxy: (P, 4) pixels.
@@ -46,7 +48,7 @@ def clean_boxes(
     boxes, scores = boxes_xyxy[enough].astype(np.float64), scores[enough].astype(np.float64)
     limits = np.tile(np.asarray(image_size_wh, dtype=np.float64), 2)
     boxes = np.clip(boxes, 0, limits)
-    there = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # false for NaN as well
+    there = (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_PX).all(axis=1)  # false for NaN as well
     boxes, scores = boxes[there], scores[there]
     keep = suppress_overlaps(boxes, scores, max_overlap)
     boxes = boxes[keep]
