@@ -42,6 +42,9 @@ class DemoError(Exception):
 
 def build(output: Path, model: Path | None) -> None:
     """Copy page, ONNX Runtime, example and network, if there is one, into a folder that any host can serve."""
+    for source in (HERE, model):
+        if source and output.resolve() in (source.resolve(), *source.resolve().parents):
+            raise DemoError(f"{output} is emptied first, and {source} is in it; name another folder with --output")
     if not RUNTIME.is_dir():
         raise DemoError("onnxruntime-web is not installed; run: npm ci --prefix demo --ignore-scripts")
     if model and not model.is_file():
@@ -111,6 +114,6 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except DemoError as error:
+    except (DemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

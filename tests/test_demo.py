@@ -469,6 +469,19 @@ def test_a_video_plays_with_its_poses(page, tmp_path):
     page.screenshot("video")
 
 
+def test_the_page_is_not_built_over_what_it_is_made_of(tmp_path):
+    """Into its own folder, or where the network is: both look like a page that was built before."""
+    shutil.copytree(ROOT / "demo", tmp_path / "demo", ignore=shutil.ignore_patterns("node_modules"))
+    (tmp_path / "demo/node_modules/onnxruntime-web").mkdir(parents=True)
+    shutil.copytree(ROOT / "demo/js", tmp_path / "site/js")
+    (tmp_path / "site/net.onnx").write_bytes(b"a network")
+    for arguments in (["--output", "demo"], ["--output", "site", "--model", "site/net.onnx"]):
+        line = [sys.executable, "demo/serve.py", "--build-only", *arguments]
+        finished = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+        assert finished.returncode == 2 and "name another folder with --output" in finished.stderr
+    assert (tmp_path / "demo/serve.py").is_file() and (tmp_path / "site/net.onnx").is_file()
+
+
 def test_colours_have_the_contrast_that_small_text_needs():
     """WCAG 2: 4.5 to 1, in both themes."""
 
