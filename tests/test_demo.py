@@ -263,6 +263,20 @@ def test_crop_frames_and_decoding_are_the_librarys(decoder, unbiased):
     np.testing.assert_allclose([found["frame"]["scale"], *found["frame"]["shift"]], [scale, *shift])
 
 
+def test_the_worker_does_one_thing_after_the_other():
+    """The first call waits for a runtime that is not there, the second could be refused at once."""
+    script = """
+    const answered = [];
+    globalThis.self = { postMessage: ({ id }) => answered.push(id) };
+    await import("./js/engine.js");
+    self.onmessage({ data: { id: 1, call: "start", wanted: "wasm" } });
+    self.onmessage({ data: { id: 2, call: "poses" } });
+    while (answered.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+    console.log(JSON.stringify(answered));
+    """
+    assert in_node(script) == [1, 2]
+
+
 def test_scores_are_calibrated_as_the_library_does():
     pairs, scores = [0.1, 0.2, 0.5, 0.6, 0.9, 0.95], [0.0, 0.1, 0.3, 0.5, 0.7, 1.2]
     script = """

@@ -79,14 +79,18 @@ const calls = {
   },
 };
 
-self.onmessage = async ({ data: { id, call, ...rest } }) => {
+// One call after the other: no other picture or network takes the place of one that is being worked on.
+let last = Promise.resolve();
+self.onmessage = ({ data }) => (last = last.then(() => answer(data)));
+
+async function answer({ id, call, ...rest }) {
   try {
     self.postMessage({ id, result: await calls[call](rest) });
   } catch (error) {
     const known = error instanceof Mistake;
     self.postMessage({ id, mistake: known ? error.sentence : "failed", details: known ? error.details : [String(error.message ?? error)] });
   }
-};
+}
 
 async function inTurn(items, work) {
   const made = [];
