@@ -75,6 +75,7 @@ async function openNetwork(name, bytes) {
   if (opened.kind === "network") {
     ({ description } = opened);
     networkName = name;
+    $("flip").checked = description.graph.flip_test;
     machine.backend = opened.backend;
     people = [];
     pinned = hovered = -1;
@@ -414,7 +415,6 @@ function listNetworks() {
     $("network").textContent = [networkName, depth && `PoseResNet-${depth}`, `${width} × ${height}`,
       `${description.skeleton.name}, ${description.skeleton.joints.length}`, description.precision].filter(Boolean).join(" · ");
     $("flip").disabled = description.graph.decode || description.graph.flip_test;
-    $("flip").checked = description.graph.flip_test;
   }
   if (detectorFamily) $("detector").textContent = detectorFamily;
   if (!machine) return;
