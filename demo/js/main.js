@@ -499,7 +499,9 @@ $("threshold").oninput = () => {
   paint();
 };
 $("flip").onchange = trying(async () => {
-  if (!live && people.length) show(await ask("poses", { boxes: people.map(({ box }) => box), flipTest: $("flip").checked }));
+  if (live || !people.length) return;
+  const before = people, found = await ask("poses", { boxes: before.map(({ box }) => box), flipTest: $("flip").checked });
+  show({ ...found, people: found.people.map((person, index) => ({ ...before[index], ...person, boxScore: before[index].boxScore })) });
 });
 $("play").onclick = () => ($("video").paused ? $("video").play() : $("video").pause());
 for (const change of ["play", "pause"]) $("video").addEventListener(change, listControls);
