@@ -281,10 +281,11 @@ def test_scores_are_calibrated_as_the_library_does():
     pairs, scores = [0.1, 0.2, 0.5, 0.6, 0.9, 0.95], [0.0, 0.1, 0.3, 0.5, 0.7, 1.2]
     script = """
     import { calibrated } from "./js/pose.js";
-    console.log(JSON.stringify(calibrated(given.scores, { score_calibration: given.pairs })));
+    console.log(JSON.stringify(calibrated([...given.scores, NaN], { score_calibration: given.pairs })));
     """
-    found = in_node(script, {"pairs": pairs, "scores": scores})
+    *found, unknown = in_node(script, {"pairs": pairs, "scores": scores})
     np.testing.assert_allclose(found, np.interp(scores, pairs[::2], pairs[1::2]))
+    assert unknown is None  # NaN in JSON: that person gets no pose
 
 
 def test_a_person_is_searched_for_as_in_the_library():

@@ -132,6 +132,7 @@ function darkStep(heatmap, columns, x, y, sigma) {
 export function calibrated(scores, { score_calibration: pairs = [] }) {
   if (!pairs.length) return scores;
   return scores.map((score) => {
+    if (Number.isNaN(score)) return score;
     const next = pairs.findIndex((value, at) => at % 2 === 0 && value >= score);
     if (next === 0) return pairs[1];
     if (next < 0) return pairs.at(-1);
