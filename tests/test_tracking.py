@@ -159,6 +159,16 @@ def test_carried_boxes_find_whom_the_detector_misses():
     assert [bool(ids) for ids in tracks] == [True] * 3 + [False] * 6 + [True] * 3
 
 
+def test_detected_boxes_come_before_carried_ones_whatever_their_scores():
+    """Scores of a box file, in percent, that fall from frame to frame."""
+    scene = Scene([{"a": (40 + 2 * index, 50)} for index in range(3)])
+    tracker = PoseTracker(scene)
+    for index, score in enumerate((90, 60, 30)):
+        image = scene.image(index)
+        (pose,) = tracker(image, scene.detect(image)[0], [score])
+        assert pose.box_score == score
+
+
 def test_a_false_detection_does_not_stay():
     """The network scores low there, so nothing is carried on."""
     scene = Scene([{"a": (40, 50)}] * 4)

@@ -202,7 +202,7 @@ class PoseTracker:
         inside = (carried[:, :2] < image_size_wh) & (carried[:, :2] + carried[:, 2:] > 0) & (carried[:, 2:] >= 1)
         carried, carried_scores = carried[inside.all(axis=1)], last.box_scores[inside.all(axis=1)]
         # Detections first, whatever their scores: carried boxes fill in what the detector missed.
-        order = np.concatenate([2 + scores, carried_scores])
+        order = np.concatenate([scores - scores.min(initial=0), carried_scores - carried_scores.max(initial=0) - 1])
         boxes, scores = np.concatenate([boxes, carried]), np.concatenate([scores, carried_scores])
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
         keep = suppress_overlaps(corners, order, self.settings.max_overlap)
