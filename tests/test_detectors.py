@@ -184,6 +184,12 @@ def test_paddledetections_own_preprocessing_is_followed(tmp_path):
             prepare(tmp_path / "model.onnx", (40, 20))
 
 
+def test_a_file_cannot_ask_for_an_image_that_fills_the_memory(tmp_path):
+    constant_graph(tmp_path / "a.onnx", {"images": [1, 3, 32, 10**6]}, [yolox_rows(42, 37, [0, 0, 0, 0, 1])])
+    with pytest.raises(UserError, match="1000000 x 32 pixels; at most 4096"):
+        PersonDetector(tmp_path / "a.onnx")
+
+
 def test_a_file_that_is_no_detector(posenet):
     with pytest.raises(UserError, match="is no detector that is known here .*force one with --detector-type yolox"):
         PersonDetector(posenet[1])

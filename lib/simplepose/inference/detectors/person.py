@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from simplepose.core.description import MAX_SIDE
 from simplepose.core.errors import UserError
 from simplepose.inference.detectors.base import MIN_SCORE, NUM_CLASSES, Family, clean_boxes
 from simplepose.inference.detectors.fastestdet import _prepare_fastestdet, decode_fastestdet
@@ -57,7 +58,10 @@ class PersonDetector:
         sizes = [shape for shape in inputs.values() if len(shape) == 4]
         if not sizes:
             raise UserError(f"{path} has no image input (inputs {inputs}); it is not a detector")
-        self._prepare = family.prepare(path, _input_size(sizes[0], family.default_size_wh))
+        width, height = _input_size(sizes[0], family.default_size_wh)
+        if max(width, height) > MAX_SIDE:
+            raise UserError(f"{path} takes images of {width} x {height} pixels; at most {MAX_SIDE} a side are made")
+        self._prepare = family.prepare(path, (width, height))
         self._names = list(inputs)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
