@@ -14,10 +14,14 @@ import pytest
 
 from simplepose import PosePredictor
 from simplepose.build.predictor import load_pose_network
+from simplepose.core.codecs.gaussian import HeatmapCodec
 from simplepose.core.errors import UserError
 from simplepose.core.skeletons import MPII
+from simplepose.export import parity
+from simplepose.inference.box_sources import whole_image
 from simplepose.inference.network import GraphOptions, InferenceSettings
 from simplepose.inference.onnx_network import METADATA_KEY, open_session
+from simplepose.inference.sources import Frame
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +50,17 @@ def test_paddle_and_onnx_find_the_same_keypoints(posenet, photograph, flip_test)
         print(f"person {person}, {MPII.joints[joint]}: near-tie, margin {margin:.2e}, difference {difference:.2e}")
         assert margin < 4 * difference
     assert moved.mean() < 0.02
+
+
+def test_crops_of_many_images_do_not_fill_the_memory(monkeypatch):
+    class Images(list):
+        is_live, name = False, "many"
+
+    held, spread = [], parity.spread
+    monkeypatch.setattr(parity, "spread", lambda items, most: held.append(len(items)) or spread(items, most))
+    images = Images(Frame(index, "", np.full((8, 8, 3), index, np.uint8)) for index in range(200))
+    crops = parity.crops_of_images(images, whole_image, HeatmapCodec((32, 32), (8, 8), 1), 3)
+    assert [int(crop.max()) for crop in crops] == [0, 96, 192] and held == [25]  # of 48 and more every second one goes
 
 
 def test_the_batch_is_free_and_width_and_height_are_in_place(posenet):

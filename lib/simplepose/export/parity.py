@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of float32 heatmaps, relative to the highest heatmap value
 MOVED_PX = 0.1  # a keypoint further away than this, in input pixels, has moved
 BATCH_SIZE = 16
+KEPT = 16  # times as many crops as are wanted are in memory at most, however many images there are
 
 
 @dataclass(frozen=True)
@@ -212,13 +213,18 @@ def crops_of_images(images: ImageFiles, boxes: BoxSource, codec: Codec, most: in
     """
     if images.is_live:
         raise UserError(f"camera {images.name} never ends; name images or a video to compare on")
-    crops, failure = [], "no people in it"
+    crops, count, step, failure = [], 0, 1, "no people in it"
     for frame in images:
         if frame.image is None:
             failure = frame.failure
             continue
         people, inside = as_boxes(boxes(frame)[0], frame.image.shape[1::-1])
-        crops.extend(cut_out(frame.image, people[inside], codec)[0])
+        for crop in cut_out(frame.image, people[inside], codec)[0]:
+            if count % step == 0:
+                crops.append(crop.copy())  # without the others of its image
+            count += 1
+        if len(crops) > KEPT * most:
+            crops, step = crops[::2], 2 * step
     if not crops:
         raise UserError(f"{images.name} gives no crop to compare on: {failure}")
     return np.stack(spread(crops, most))
