@@ -161,6 +161,16 @@ def test_an_output_that_is_no_table_or_cannot_be_read_is_told(pyarrow, tmp_path)
     assert (tmp_path / "notes.parquet").read_text() == "hello"
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(pyarrow, tmp_path, monkeypatch):
+    from simplepose.scale.storage import open_storage, written_whole
+
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.extend(file.read_text() for file in tmp_path.iterdir()))
+    with written_whole(*open_storage(str(tmp_path / "poses"))) as stream:
+        stream.write(b"whole")
+    assert flushed == ["whole"] and [file.name for file in tmp_path.iterdir()] == ["poses"]
+
+
 def test_a_tracked_person_has_an_id_in_the_table(pyarrow, run_command):
     from simplepose.scale import table
 

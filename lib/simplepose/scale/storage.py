@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import posixpath
 import re
 import secrets
@@ -148,6 +149,9 @@ def written_whole(storage: FileSystem, path: str) -> Iterator:
         storage.create_dir(posixpath.dirname(path))
         with storage.open_output_stream(scratch) as stream:
             yield stream
+        if storage.type_name == "local":  # a table is safe from a power failure before its parts are removed
+            with open(scratch, "rb+") as written:
+                os.fsync(written.fileno())
         storage.move(scratch, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
