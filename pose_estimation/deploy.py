@@ -590,7 +590,7 @@ def main() -> int:
         drawing.parent.mkdir(parents=True, exist_ok=True)
         cv2.imencode(drawing.suffix or ".jpg", image)[1].tofile(drawing)
         text = json.dumps(
-            {"image": args.img, "model_file": args.model or str(BUNDLED), "people": people},
+            {"image": args.img, "model_file": args.model or str(path), "people": people},
             ensure_ascii=False,
             indent=1,
         )

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from test_graph import random_crops, random_network
+from tiny import tiny_description, write_tiny_onnx
 
 import deploy
 from simplepose import PosePredictor
@@ -293,6 +294,16 @@ def test_mistakes_end_in_a_line(networks, tmp_path, monkeypatch, arguments, mess
     with pytest.raises(deploy.DeployError) as caught:
         deploy.main()
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_coordinates_name_the_network_that_ran(tmp_path, monkeypatch):
+    """--xml alone is enough for OpenVINO."""
+    write_tiny_onnx(tmp_path / "net.onnx", tiny_description())
+    monkeypatch.chdir(tmp_path)
+    line = ["deploy.py", "--img", str(PHOTOGRAPH), "--xml", "net.onnx", "--bbox", "60,0,400,512", "--output", "a.jpg"]
+    monkeypatch.setattr("sys.argv", line)
+    deploy.main()
+    assert json.loads((tmp_path / "a.json").read_text())["model_file"] == "net.onnx"
 
 
 def test_the_earlier_ports_flags_are_understood(networks, tmp_path, monkeypatch, capsys):
