@@ -258,7 +258,11 @@ def crop_scale_and_shift(box_xywh, size_wh: tuple[int, int], unbiased: bool) -> 
 def crop(image: np.ndarray, scale: float, shift: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     """Cut a person out of an image (H, W, 3); black outside of it."""
     affine = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    return cv2.warpAffine(image, affine, size_wh, flags=cv2.INTER_LINEAR)
+    try:
+        return cv2.warpAffine(image, affine, size_wh, flags=cv2.INTER_LINEAR)
+    except cv2.error:  # OpenCV 4 takes less than 32767 pixels a side
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise DeployError(f"OpenCV {cv2.__version__} cannot crop an image of {size} pixels; make it smaller") from None
 
 
 def normalize(crops: np.ndarray, pixels: dict) -> np.ndarray:

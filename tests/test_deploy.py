@@ -296,6 +296,15 @@ def test_mistakes_end_in_a_line(networks, tmp_path, monkeypatch, arguments, mess
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_image_that_opencv_cannot_crop_is_told(monkeypatch):
+    def refuse(*arguments, **options):  # as OpenCV 4 does
+        raise cv2.error("src.cols < SHRT_MAX")
+
+    monkeypatch.setattr(cv2, "warpAffine", refuse)
+    with pytest.raises(deploy.DeployError, match="cannot crop an image of 40000x60 pixels; make it smaller"):
+        deploy.crop(np.zeros((60, 40000, 3), np.uint8), 1.0, np.zeros(2), (64, 64))
+
+
 def test_coordinates_name_the_network_that_ran(tmp_path, monkeypatch):
     """--xml alone is enough for OpenVINO."""
     write_tiny_onnx(tmp_path / "net.onnx", tiny_description())
