@@ -251,27 +251,36 @@ def test_several_sources_are_images(gallery):
 
 
 class StubCamera(StubCapture):
-    """A camera that shows a frame every 10 ms, ten times."""
+    """A camera that shows frames 1 to 5 while somebody looks at frame 0, and the other four after that."""
 
     def __init__(self):
         super().__init__("1" * 10, 0)
+        self.looking, self.ahead, self.looked = threading.Event(), threading.Event(), threading.Event()
 
     def read(self):
-        time.sleep(0.01)
+        number = 10 - len(self.decoded)
+        if number == 1:
+            self.looking.wait(10)
+        elif number == 6:
+            self.ahead.set()
+            self.looked.wait(10)
         good, image = super().read()
-        return good, image if image is None else image + 9 - len(self.decoded)  # its number
+        return good, image if image is None else image + number
 
 
 def test_a_camera_shows_its_newest_frame(monkeypatch):
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: StubCamera())
-    shown = []
+    camera, shown = StubCamera(), []
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: camera)
     for frame in Video("0"):
         if frame.failure:
             assert "ended" in frame.failure
-        else:
-            shown.append((frame.index, int(frame.image.max())))
-            time.sleep(0.035)  # slower than it
-    assert 2 <= len(shown) <= 5
+            continue
+        shown.append((frame.index, int(frame.image.max())))
+        camera.looking.set()
+        assert camera.ahead.wait(10)
+        if len(shown) == 2:
+            camera.looked.set()
+    assert shown[:2] == [(0, 0), (5, 5)]
     assert all(index == value for index, value in shown)
     assert shown == sorted(shown)
 
