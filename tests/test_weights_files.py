@@ -343,6 +343,7 @@ def test_checkpoints_are_unwrapped(tmp_path):
 @pytest.mark.parametrize("depth", BLOCKS)
 def test_depth_is_read_from_the_blocks(depth):
     assert infer_depth(pose_state(depth)) == depth
+    assert infer_depth([*pose_state(depth), f"backbone.layer1.{'9' * 5000}.conv1.weight"]) == depth
 
 
 def test_a_wrong_depth_and_a_wrong_joint_count_are_said_in_words():

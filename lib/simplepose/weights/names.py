@@ -167,7 +167,7 @@ def infer_depth(names: Iterable[str]) -> int | None:
     blocks: list[set[int]] = [set(), set(), set(), set()]
     bottleneck = False
     for name in names:
-        match = re.match(r"backbone\.layer([1-4])\.(\d+)\.(conv3)?", name)
+        match = re.match(r"backbone\.layer([1-4])\.(\d{1,3})\.(conv3)?", name)
         if match:
             blocks[int(match.group(1)) - 1].add(int(match.group(2)))
             bottleneck = bottleneck or match.group(3) is not None
