@@ -130,6 +130,16 @@ def test_damaged_batch_norms_are_refused(posenet, tmp_path, norms):
 def test_a_strange_onnx_file_is_refused_as_weights(posenet, tmp_path):
     import onnx
 
+    layers = json.loads(onnx.load(str(posenet[1])).metadata_props[0].value)["layers"]
+    first_norm = next(name for kind, name in layers.items() if kind.startswith("batch_norm"))
+    twice = {**layers, "conv2d_none": "no_such_layer", "batch_norm_none": first_norm}
+    with pytest.raises(UserError, match="has damaged batch norms"):
+        read_weights(change_description(posenet[1], tmp_path / "twice.onnx", layers=twice, batch_norms=None))
+    network = onnx.load(str(posenet[1]))
+    del next(node for node in network.graph.node if node.op_type == "Conv").input[1:]
+    onnx.save(network, str(tmp_path / "bare.onnx"))
+    with pytest.raises(UserError, match="its weights cannot be read"):
+        read_weights(tmp_path / "bare.onnx")
     network = onnx.load(str(posenet[1]))
     del network.metadata_props[:]
     onnx.save(network, str(tmp_path / "strange.onnx"))

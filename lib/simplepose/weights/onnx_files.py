@@ -66,7 +66,7 @@ def read_onnx(path: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
     for node in network.graph.node:
         if node.op_type not in ("Conv", "ConvTranspose"):
             continue
-        found = _LAYER.search(node.input[1])
+        found = _LAYER.search(node.input[1]) if len(node.input) > 1 else None
         name = layers.get(found[1]) if found else None
         if name is None or not all(tensor in tensors for tensor in node.input[1:]):
             raise UserError(f"{path} is in 8 bits, or not of export.py: its weights cannot be read; it only runs")
@@ -75,7 +75,7 @@ def read_onnx(path: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
             state[f"{norms.get(name, name)}.bias"] = tensors[node.input[2]]
     try:
         _unfold(state, {name: norm for name, norm in norms.items() if f"{norm}.bias" in state}, axes, packed)
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} has damaged batch norms; export it anew with pose_estimation/export.py") from None
     return state, json.dumps(metadata, ensure_ascii=False), [] if packed else [FOLDED]
 
@@ -84,6 +84,7 @@ def _unfold(state: dict[str, np.ndarray], norms: Mapping[str, str], axes: Mappin
     """Take batch norms out of the convolutions before them, in place; `norms` is convolution -> batch norm.
 
     Raises:
+        KeyError: a batch norm without its convolution.
         TypeError, ValueError: `packed` is not what `pack_norms` makes of these norms.
     """
     sizes = [len(state[f"{norm}.bias"]) for norm in norms.values()]
