@@ -221,3 +221,5 @@ def test_the_drawing_of_cocos_joints_has_both_sides():
     for joint, color in (("nose", MIDDLE_COLOR), ("left_knee", LEFT_COLOR), ("right_knee", RIGHT_COLOR)):
         x, y = keypoints[COCO.joints.index(joint)].astype(int)
         assert tuple(image[y, x]) == color
+    keypoints[0] = np.nan  # not drawn, and no limb to it
+    draw_pose(image, keypoints, np.ones(17), COCO)

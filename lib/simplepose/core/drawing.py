@@ -44,7 +44,8 @@ def draw_pose(
     # Thickness follows the person's size; a pose drawn on one pixel still shows.
     extent = np.ptp(keypoints[shown], axis=0).max()
     thickness = int(np.clip(round(extent / 60), 1, 40))
-    points = [tuple(int(value) for value in np.rint(np.clip(point, -32768, 32767))) for point in keypoints]
+    near = np.clip(np.nan_to_num(keypoints), -32768, 32767)
+    points = [tuple(int(value) for value in np.rint(point)) for point in near]
     for start, end in skeleton.limb_indices:
         if shown[start] and shown[end]:
             limb_color = colors[skeleton.sides[start] or skeleton.sides[end]]
