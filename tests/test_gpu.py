@@ -20,6 +20,7 @@ from simplepose.data.augment import AugmentationSettings
 from simplepose.data.dataset import Batch, PoseDataset
 from simplepose.data.loader import BatchLoader, BatchSampler
 from simplepose.data.mpii import load_mpii
+from simplepose.machine.device import set_device
 from simplepose.models.pose_resnet import PoseResNet
 from simplepose.training.amp import LossScaler, MixedPrecision
 from simplepose.training.checkpoint import load_checkpoint, save_checkpoint
@@ -183,6 +184,22 @@ def test_half_precision_on_a_cpu_is_bfloat16_or_is_said_to_be_float32(tmp_path, 
     assert finished.returncode == 0, finished.stderr
     first = finished.stdout.splitlines()[0]
     assert first.count("bfloat16") == 1 and ("bfloat16 products" in first) == first.endswith("float32")
+
+
+@pytest.mark.parametrize(
+    ("launched", "gpus", "device"),
+    [(None, "0", "gpu:0"), (None, "2,3", "gpu:2"), ("3", "0", "gpu:3"), ("1,2", "0", "gpu:1")],
+)
+def test_a_process_of_the_launcher_takes_its_own_gpu(monkeypatch, launched, gpus, device):
+    monkeypatch.delenv("FLAGS_selected_gpus", raising=False)
+    if launched:  # by `paddle.distributed.launch --gpus`, for one process as well
+        monkeypatch.setenv("FLAGS_selected_gpus", launched)
+    asked = []
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(paddle, "set_device", asked.append)
+    set_device(gpus)
+    assert asked == [device]
 
 
 def make_batches(count: int, fails_at: int | None = None):

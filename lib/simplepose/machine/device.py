@@ -10,11 +10,11 @@ import sys
 import numpy as np
 
 from simplepose.core.errors import UserError
-from simplepose.machine.distributed import ranks
 
 logger = logging.getLogger("simplepose")
 
 CORES_VARIABLE = "SIMPLEPOSE_CORES"  # set for one of several processes that share a machine
+LAUNCHERS_GPUS = "FLAGS_selected_gpus"  # set by `paddle.distributed.launch` on a machine with GPUs
 
 
 def available_cores() -> int:
@@ -44,8 +44,8 @@ def set_device(gpus: str) -> str:
         paddle.set_device("cpu")
         if gpus != "0":  # the default
             logger.warning("=> GPUS names %s, and Paddle sees no GPU: this runs on the CPU", gpus)
-    elif ranks()[1] > 1:
-        paddle.set_device(f"gpu:{paddle.distributed.ParallelEnv().device_id}")
+    elif given := os.environ.get(LAUNCHERS_GPUS):  # one process has them as well, and Paddle then knows no others
+        paddle.set_device(f"gpu:{given.split(',')[0]}")
     else:
         wanted = [int(number) for number in gpus.split(",") if number.strip()] or [0]
         found = paddle.device.cuda.device_count()
