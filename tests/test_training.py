@@ -10,6 +10,7 @@ from tiny import training_state
 from simplepose.build.training import synchronize_batch_norm
 from simplepose.core.errors import UserError
 from simplepose.models.pose_resnet import PoseResNet
+from simplepose.training import checkpoint
 from simplepose.training.checkpoint import load_checkpoint, save_checkpoint
 from simplepose.training.losses import joints_mse_loss
 from simplepose.training.optim import WeightAverage, build_optimizer, learning_rate, lr_schedule
@@ -258,6 +259,18 @@ def test_a_checkpoint_of_another_optimiser_is_refused_in_one_line(tmp_path, befo
     with pytest.raises(UserError, match=f"TRAIN.OPTIMIZER {before}.* this is .*{now}; .*MODEL.PRETRAINED") as error:
         load_checkpoint(tmp_path, training_state(model, now))
     assert "\n" not in str(error.value)
+
+
+def test_all_processes_wait_for_the_one_that_reads_a_checkpoint(tmp_path, monkeypatch):
+    state = training_state(small_network())
+    save_checkpoint(tmp_path / "checkpoint", state)
+    order, module = [], "simplepose.training.checkpoint."
+    read = checkpoint.read_pickle_checked
+    monkeypatch.setattr(module + "read_pickle_checked", lambda path: (order.append("read"), read(path))[1])
+    monkeypatch.setattr(module + "wait_for_all", lambda: order.append("wait"))
+    monkeypatch.setattr(module + "broadcast", lambda item: (order.append("broadcast"), item)[1])
+    load_checkpoint(tmp_path, state)
+    assert order == ["read", "wait", "broadcast"]
 
 
 def test_weights_alone_are_no_checkpoint(tmp_path):

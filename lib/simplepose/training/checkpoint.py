@@ -13,7 +13,7 @@ from typing import Any, Callable
 from simplepose.core.errors import UserError
 from simplepose.core.files import finite_or_none, remove_scratch, write_json, write_or_warn, written_whole
 from simplepose.core.run_files import BEST_WEIGHTS, CHECKPOINT, HISTORY, LAST_WEIGHTS
-from simplepose.machine.distributed import broadcast, ranks
+from simplepose.machine.distributed import broadcast, ranks, wait_for_all
 from simplepose.training.state import TrainingState
 from simplepose.weights import METADATA_KEY, read_pickle_checked, write_checked
 from simplepose.weights.network import save_weights
@@ -48,7 +48,9 @@ def load_checkpoint(path: str | os.PathLike, state: TrainingState) -> None:
     Raises:
         UserError: no checkpoint there, a damaged one, or one of another network or kind of optimiser.
     """
-    path, content = broadcast(_read_checkpoint(Path(path)) if ranks()[0] == 0 else None)
+    found = _read_checkpoint(Path(path)) if ranks()[0] == 0 else None
+    wait_for_all()  # a gigabyte from a slow disk may take longer than a collective waits
+    path, content = broadcast(found)
     state.load_state_dict(content, path)
 
 
