@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 
 import pytest
@@ -87,6 +89,21 @@ def test_files_larger_than_any_of_their_kind_are_not_read(tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"too large: 0\.3 MB, more than any configuration file has"):
         read_yaml(path, "configuration")
     assert read_text(path, "list").strip("\0") == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are flushed on POSIX systems only")
+def test_a_file_system_that_cannot_flush_folders_keeps_files_all_the_same(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    with files.written_whole(tmp_path / "a") as scratch:
+        scratch.write_text("whole")
+    assert (tmp_path / "a").read_text() == "whole"
 
 
 def test_messages_are_one_printable_line_of_some_length():

@@ -141,11 +141,12 @@ def remove_scratch(folder: Path, name: str) -> None:
 def _flush_folder(folder: Path) -> None:
     """Make a rename survive a power failure; Windows does so by itself."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):  # some network file systems cannot flush a folder; the file is there all the same
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def read_yaml(path: str | os.PathLike, what: str) -> Any:
