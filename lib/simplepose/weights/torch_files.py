@@ -53,25 +53,9 @@ _STORAGE_TYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-_DTYPES = (
-    {  # torch's name -> numpy's
-        name: np.dtype(name).str[1:]
-        for name in (
-            "float64",
-            "float32",
-            "float16",
-            "int64",
-            "int32",
-            "int16",
-            "int8",
-            "uint64",
-            "uint32",
-            "uint16",
-            "uint8",
-        )
-    }
-    | {"bool": "?"}
-)
+_DTYPES = (  # torch's names, which are numpy's
+    "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
+)  # fmt: skip
 _WRITTEN_STORAGES = {np.dtype(code).str[1:]: name for name, code in _STORAGE_TYPES.items() if code != _BFLOAT16}
 
 
@@ -95,8 +79,8 @@ def _rebuild_tensor_v3(*args: Any) -> np.ndarray:
     """As above over an untyped storage; the seventh argument is the element type."""
     if len(args) not in (7, 8) or not isinstance(args[0], _Storage) or args[0].kind != "untyped":
         raise Refused("holds a tensor with unusual arguments")
-    kind = _DTYPES.get(args[6].name[len("torch.") :]) if isinstance(args[6], Global) else None
-    if kind is None or args[0].values.nbytes % np.dtype(kind).itemsize:
+    kind = args[6].name[len("torch.") :] if isinstance(args[6], Global) else None
+    if kind not in _DTYPES or args[0].values.nbytes % np.dtype(kind).itemsize:
         raise Refused("holds a tensor of an unusual element type")
     return _strided(args[0].values.view(kind), args[1], args[2], args[3])
 
