@@ -39,6 +39,8 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
     for row, entry in enumerate(content["images"]):
         try:
             name = str(entry.get("file_name") or f"{entry['id']:012d}.jpg")
+            if entry["id"] in pictures:
+                raise UserError(f"{path}: image {row} has the id {shown(entry['id'])} of an earlier one")
             pictures[entry["id"]] = Picture(name, int(entry.get("width", 0)), int(entry.get("height", 0)))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise UserError(f"{path}: image {row} is {shown(entry)}, expected id, file_name, width, height") from None
