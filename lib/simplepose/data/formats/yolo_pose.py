@@ -23,6 +23,7 @@ from simplepose.data.formats.base import (
     safe_name,
 )
 from simplepose.data.formats.coco import box_around
+from simplepose.data.joint_names import side_and_rest
 
 IMAGES = "images/{set}"
 
@@ -43,6 +44,8 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None, imag
             raise ValueError(f"{len(joints)} names for {num_joints} joints")
         mirror = settings.get("flip_idx") or []
         pairs = [[joints[a], joints[b]] for a, b in enumerate(mirror) if a < b] if mirror else None
+        for pair in pairs or ():  # flip_idx does not say which is the left one, the names may
+            pair.sort(key=lambda name: side_and_rest(name)[0] == "right")
         listed = settings.get(image_set) or settings.get({"valid": "val", "val": "valid"}.get(image_set, ""))
         folders = [listed] if isinstance(listed, str) else list(listed)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
