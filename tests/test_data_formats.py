@@ -232,6 +232,13 @@ def test_the_left_one_of_a_yolo_pair_comes_first(tmp_path):
     assert again.skeleton.pairs == MPII.pairs
 
 
+@pytest.mark.parametrize("form", ["labelme", "yolo-pose"])
+def test_no_image_takes_another_one_s_label_file(form, tmp_path):
+    pictures = [Picture(name, 200, 100) for name in ("b/a.png", "a.png", "b/a.jpg")]
+    with pytest.raises(UserError, match="'b/a.jpg' and another image would both have their labels in a"):
+        reader(form).write(Labels(FACE, pictures), tmp_path, "train")
+
+
 def test_what_is_left_out_is_counted(tmp_path):
     shapes = [{"label": "tail", "points": [[0, 0], [1, 1]], "shape_type": "line", "group_id": None}]
     shapes += [

@@ -305,6 +305,15 @@ def put_images(
     labels.pictures = kept
 
 
+def new_label_file(folder: Path, name: str, suffix: str) -> Path:
+    """Where the labels of an image go in forms with a file each; a.jpg and a.png would share it, which is an error."""
+    path = (folder / safe_name(name)).with_suffix(suffix)
+    if path.exists():
+        raise UserError(f"{shown(name)} and another image would both have their labels in {path.name}; rename one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def plain(value: float) -> float | int:
     """A number as JSON is to show it: 3 and not 3.0, and no digits beyond a millionth of a pixel."""
     rounded = round(float(value), 6)

@@ -24,6 +24,7 @@ from simplepose.data.formats.base import (
     assign_points,
     box_of_corners,
     finish,
+    new_label_file,
     number,
     plain,
     safe_name,
@@ -81,8 +82,7 @@ def write(labels: Labels, folder: Path, image_set: str) -> int:
         name = safe_name(picture.name)
         content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": Path(name).name, "imageData": None}
         content.update(imageHeight=picture.height, imageWidth=picture.width)
-        path = (folder / name).with_suffix(".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = new_label_file(folder, name, ".json")
         path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
     return len(labels.persons)
 

@@ -19,8 +19,8 @@ from simplepose.data.formats.base import (
     Person,
     Picture,
     finish,
+    new_label_file,
     number,
-    safe_name,
 )
 from simplepose.data.formats.coco import box_around
 from simplepose.data.joint_names import side_and_rest
@@ -120,8 +120,7 @@ def write(labels: Labels, folder: Path, image_set: str) -> int:
                 px, py, v = person.points.get(joint, (0, 0, 0))
                 values += [px / picture.width, py / picture.height, v]
             lines.append(" ".join([str(categories.index(person.category)), *(f"{value:.9g}" for value in values)]))
-        path = (folder / "labels" / image_set / safe_name(picture.name)).with_suffix(".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = new_label_file(folder / "labels" / image_set, picture.name, ".txt")
         path.write_text("\n".join(lines) + "\n" if lines else "", encoding="utf-8")
     settings = {
         "path": ".",
