@@ -323,6 +323,7 @@ FAULTS = [
     ("yolo-pose", "names: [cat]", "is not a data.yaml of YOLO-pose"),
     ("csv", "image,x,y\na.png,1,2", "needs the columns image and"),
     ("csv", "image,nose_x,nose_y\na.png,one,2", "line 2: 'one' is not a number of pixels"),
+    ("csv", 'image,nose_x,nose_y\n"a.png,1,2\n' + "b.png,1,2\n" * 20_000, "line 13109: field larger than"),
     ("coco", '{"images": [], "categories": [{"id": 1}]}', "no category names its keypoints"),
     ("coco", '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "category_id": 1, '
      '"keypoints": [1, 2]}], "categories": [{"id": 1, "keypoints": ["nose"]}]}', "2 keypoint numbers"),

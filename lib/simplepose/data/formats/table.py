@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from simplepose.core.errors import UserError
@@ -33,9 +34,7 @@ MIN_SCORE = 0.2  # as infer.py draws
 
 def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> Labels:
     """Read a table; sizes of the images are read from their files where these are at hand."""
-    text = read_text(path, "CSV")
-    head = text.partition("\n")[0]
-    rows = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count))
+    rows = _rows(path)
     columns = {name.strip(): place for place, name in enumerate(next(rows, []))}
     joints = [name[:-2] for name in columns if name.endswith("_x") and f"{name[:-2]}_y" in columns and name != "box_x"]
     if "image" not in columns or not joints:
@@ -79,6 +78,17 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
     return finish(list(pictures.values()), left_out, skeleton, str(path), joints)
 
 
+def _rows(path: Path) -> Iterator[list[str]]:
+    """The cells of each line."""
+    text = read_text(path, "CSV")
+    head = text.partition("\n")[0]
+    rows = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count))
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f"{path}: line {rows.line_num}: {error}; is a quote not closed?") from None
+
+
 def write(labels: Labels, folder: Path, image_set: str) -> int:
     """Write <set>.csv beside images/."""
     joints = labels.skeleton.joints
@@ -87,7 +97,7 @@ def write(labels: Labels, folder: Path, image_set: str) -> int:
     table.writerow(["image", "category", "x", "y", "w", "h", *(f"{j}_{end}" for j in joints for end in "xyv")])
     for picture in labels.pictures:
         for person in picture.persons:
-            cells = [plain(value) for value in person.box or [None] * 0] or [""] * 4
+            cells = [plain(value) for value in person.box or ()] or [""] * 4
             for joint in joints:
                 point = person.points.get(joint)
                 cells += [plain(value) for value in point] if point and point[2] else ["", "", ""]
