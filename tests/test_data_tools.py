@@ -129,6 +129,7 @@ def test_another_matlab_file_is_refused(tmp_path, content, found):
     [
         ("walk_0012.jpg", None, "walk"), ("a/walk 12.jpg", None, "a/walk"), ("b/12.jpg", None, "b/_"),
         ("anna-garden-3.jpg", r"^(\w+)-", "anna"), ("2024-05-01_x.jpg", r"^[\d-]+", "2024-05-01"),
+        ("12.jpg", r"^(anna-)?\d+", ""),
     ],
 )  # fmt: skip
 def test_groups_of_images(name, pattern, group):

@@ -29,7 +29,7 @@ def group_of(name: str, pattern: str | None = None) -> str:
         raise UserError(f"--group {pattern} is not a regular expression: {error}") from None
     if match is None:
         raise UserError(f"--group {pattern} does not match the image {name}")
-    return match[match.re.groups and 1]
+    return match[match.re.groups and 1] or ""  # None where an optional bracket, as (anna-)?, is not there
 
 
 def choose(groups: Sequence[str], weights: Sequence[int], share: float, seed: int) -> set[str]:
