@@ -232,6 +232,17 @@ def test_the_left_one_of_a_yolo_pair_comes_first(tmp_path):
     assert again.skeleton.pairs == MPII.pairs
 
 
+def test_a_part_of_a_coco_file_without_file_names(tmp_path):
+    path = tmp_path / "all.json"
+    annotations = [{"image_id": 7, "category_id": 1, "keypoints": [1, 1, 2]}]
+    categories = [{"id": 1, "name": "cat", "keypoints": ["nose"]}]
+    content = {"images": [{"id": 5}, {"id": 7}], "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(content))
+    name = reader("coco").read(path, ImageFolder(None)).pictures[1].name
+    assert name == "000000000007.jpg"
+    assert reader("coco").part_of(path, {name}, path) == {**content, "images": [{"id": 7}]}
+
+
 @pytest.mark.parametrize("form", ["labelme", "yolo-pose"])
 def test_no_image_takes_another_one_s_label_file(form, tmp_path):
     pictures = [Picture(name, 200, 100) for name in ("b/a.png", "a.png", "b/a.jpg")]

@@ -38,7 +38,7 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
     pictures: dict[Any, Picture] = {}
     for row, entry in enumerate(content["images"]):
         try:
-            name = str(entry.get("file_name") or f"{entry['id']:012d}.jpg")
+            name = _file_name(entry)
             if entry["id"] in pictures:
                 raise UserError(f"{path}: image {row} has the id {shown(entry['id'])} of an earlier one")
             pictures[entry["id"]] = Picture(name, int(entry.get("width", 0)), int(entry.get("height", 0)))
@@ -56,6 +56,11 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
         except (KeyError, TypeError, AttributeError):
             raise UserError(f"{where} is {shown(entry)}, expected image_id, category_id, bbox and keypoints") from None
     return finish(list(pictures.values()), +left_out, skeleton, str(path), joints, limbs)
+
+
+def _file_name(image: dict) -> str:
+    """As the entry says, otherwise as COCO numbers its files."""
+    return str(image.get("file_name") or f"{image['id']:012d}.jpg")
 
 
 def _categories(categories: Any, skeleton: Skeleton | None, path: Path) -> tuple[dict, list[str], list[list[str]]]:
@@ -148,4 +153,4 @@ def box_around(person: Person, picture: Picture) -> tuple[float, float, float, f
 def part_of(path: Path, names: set[str], target: Path) -> dict[str, Any]:
     """The file's own content for the images of these names, with its ids and every field."""
     content = read_json(path)
-    return subset(content, [image["id"] for image in content["images"] if image.get("file_name") in names])
+    return subset(content, [image["id"] for image in content["images"] if _file_name(image) in names])
