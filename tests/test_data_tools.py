@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -216,6 +217,10 @@ def test_an_mpii_set_is_divided_with_its_ground_truth(bundled, tmp_path, run_com
     all_heads, heads = (load_pckh_ground_truth(f / "annot/gt_valid.mat").head_sizes for f in (bundled, tmp_path / "x"))
     np.testing.assert_array_equal(heads, all_heads[rows])
     assert len(list((tmp_path / "x/images").iterdir())) == 8
+    shutil.copytree(bundled / "images", tmp_path / "photos")
+    (tmp_path / "photos" / parts[0][0]["image"]).unlink()
+    fewer = run_command(*line, "--images", "photos", "--output", "z", cwd=tmp_path)
+    assert fewer.returncode == 0 and fewer.stdout.count("; left out: 1 images that are not there") == 1
     refused = run_command(*line, "--by", "group", "--output", "y", cwd=tmp_path)
     assert refused.returncode == 2 and "are one group" in refused.stderr and not (tmp_path / "y").exists()
 

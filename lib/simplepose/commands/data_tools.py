@@ -242,7 +242,9 @@ def split(args: argparse.Namespace) -> None:
                 entries = form.part_of(Path(args.input), {picture.name for picture in part.pictures}, file)
                 file.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
             kinds = len({group for group in groups if (group in chosen) == validates})
-            print(f"=> {name}: {len(part.pictures)} images of {kinds} groups, {count} persons or objects")
+            missing = len(pictures) - len(part.pictures)
+            left_out = f"; left out: {missing} images that are not there, with their persons" if missing else ""
+            print(f"=> {name}: {len(part.pictures)} images of {kinds} groups, {count} persons or objects{left_out}")
         write_skeleton(labels.skeleton, folder / f"{labels.skeleton.name}.yaml", args.skeleton)
 
 
