@@ -158,6 +158,16 @@ def test_each_fault_planted_alone_is_found(fault):
     assert found - {fault} <= ALSO.get(fault, set())
 
 
+def test_what_the_crop_shows_beside_a_narrow_box_is_no_fault():
+    """By hand: around the middle 50 of a box of 10 x 100, the crop of a square input is 125 wide, of 1 x 2 62.5."""
+    for x, input_wh, shown in ((100, (64, 64), True), (120, (64, 64), False), (80, (1, 2), True), (85, (1, 2), False)):
+        cat = Person({"nose": (float(x), 50.0, 2), "left_eye": (50.0, 50.0, 2)}, (45, 0, 10, 100), "cat")
+        labels = Labels(skeleton_from(FACE, "test"), [Picture("a.png", 200, 150, [cat])])
+        checked = LabelledSet("train", labels, ImageFolder(None), [ImageFact((200, 150))])
+        found = [finding.title for finding in findings(checked, input_wh, False)]
+        assert ("joints outside of the person's crop" not in found) == shown
+
+
 FORMS = {
     "left, top, right, bottom": lambda x, y, w, h: (x, y, x + w, y + h),
     "centre, width, height": lambda x, y, w, h: (x + w / 2, y + h / 2, w, h),

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from simplepose.core.geometry import overlap
+from simplepose.core.geometry import box_to_crop, overlap
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.formats.base import ImageFolder, Labels, Person, Picture, keypoints_of
 from simplepose.data.image_checks import ImageFact, near_duplicates, same_files
@@ -19,7 +19,6 @@ from simplepose.data.joint_names import side_and_rest
 from simplepose.data.swaps import swap_scores
 
 EDGE = 0.01  # of the image that a joint may lie outside of it, and a pixel: a slip, and what counting from 1 does
-CROP_MARGIN = 0.125  # of a box's longer side: what lies further out is not in the network's crop
 OTHER_BOXES = {  # how boxes are mistaken for left, top, width, height -> those, of (N, 4) and image sizes (N, 2)
     "left, top, right, bottom": lambda b, s: np.column_stack([b[:, :2], b[:, 2:] - b[:, :2]]),
     "centre, width, height": lambda b, s: np.column_stack([b[:, :2] - b[:, 2:] / 2, b[:, 2:]]),
@@ -156,13 +155,14 @@ def findings(checked: LabelledSet, input_wh: tuple[int, int], validates: bool) -
     """
     checks = (
         unreadable, repeated_files, other_size, no_labels, all_hidden, at_the_corner, counted_from_the_other_end,
-        box_form, empty_boxes, outside_image, outside_box, long_limbs, swaps, never_labelled, wrong_pairs, twice,
+        box_form, empty_boxes, outside_image, long_limbs, swaps, never_labelled, wrong_pairs, twice,
     )  # fmt: skip
     for check in checks:
         found = check(checked)
         if found is not None:
             yield found
-    for found in (too_small(checked, input_wh), few_persons(checked) if validates else None):
+    others = outside_crop(checked, input_wh), too_small(checked, input_wh), few_persons(checked) if validates else None
+    for found in others:
         if found is not None:
             yield found
 
@@ -347,20 +347,19 @@ def empty_boxes(checked: LabelledSet) -> Finding | None:
     return checked.finding("boxes of no size or outside of the image", rows, texts, [0] * len(rows), advice)
 
 
-def outside_box(checked: LabelledSet) -> Finding | None:
+def outside_crop(checked: LabelledSet, input_wh: tuple[int, int]) -> Finding | None:
     """Joints that the network's crop does not show."""
-    low, size = checked.boxes[:, None, :2], checked.boxes[:, None, 2:]
-    margin = CROP_MARGIN * size.max(axis=2, keepdims=True)
+    centers, crops = box_to_crop(checked.boxes, input_wh[0] / input_wh[1])  # (N, 2) each
     with np.errstate(invalid="ignore", divide="ignore"):
-        away = np.maximum(low - margin - checked.keypoints[..., :2], checked.keypoints[..., :2] - low - size - margin)
-        away = away.max(axis=2) / size.max(axis=2)  # (N, K) in box sides
-        bad = checked.labelled & (away > 0) & (size > 0).all(axis=2)
+        away = np.abs(checked.keypoints[..., :2] - centers[:, None]) - crops[:, None] / 2
+        away = away.max(axis=2) / checked.boxes[:, 2:].max(axis=1)[:, None]  # (N, K) in box sides
+        bad = checked.labelled & (away > 0) & (checked.boxes[:, None, 2:] > 0).all(axis=2)
     rows = np.flatnonzero(bad.any(axis=1))
     texts = [f"{_names(checked, bad[row])}: up to {away[row][bad[row]].max():.0%} of the box outside" for row in rows]
     return checked.finding(
         "joints outside of the person's crop", rows, texts, [away[row][bad[row]].max() for row in rows],
-        "The box, enlarged by a quarter, does not contain them, so the network cannot find them. Either the joint or "
-        "the box is wrong.", wrong=False,
+        "The box, widened to the input's shape and enlarged by a quarter, does not contain them, so the network cannot "
+        "find them. Either the joint or the box is wrong.", wrong=False,
     )  # fmt: skip
 
 
