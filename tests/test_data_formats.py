@@ -224,11 +224,12 @@ def test_mpii_to_coco_and_back_is_the_same_file(tmp_path, bundled):
 
 
 def test_the_left_one_of_a_yolo_pair_comes_first(tmp_path):
-    """MPII has the right ankle, joint 0, before the left one, joint 5."""
-    a_picture(tmp_path / "images" / "train" / "a.png")
+    """MPII has the right ankle, joint 0, before the left one, joint 5. And any set is in data.yaml, not train and val
+    alone."""
+    a_picture(tmp_path / "images" / "test" / "a.png")
     person = Person({joint: (30.0 + k, 20.0, 2) for k, joint in enumerate(MPII.joints)}, (20, 10, 100, 50))
-    reader("yolo-pose").write(Labels(MPII, [Picture("a.png", 200, 100, [person])]), tmp_path, "train")
-    again = reader("yolo-pose").read(tmp_path / "data.yaml", ImageFolder(None))
+    reader("yolo-pose").write(Labels(MPII, [Picture("a.png", 200, 100, [person])]), tmp_path, "test")
+    again = reader("yolo-pose").read(tmp_path / "data.yaml", ImageFolder(None), image_set="test")
     assert again.skeleton.pairs == MPII.pairs
 
 

@@ -124,8 +124,7 @@ def write(labels: Labels, folder: Path, image_set: str) -> int:
         path.write_text("\n".join(lines) + "\n" if lines else "", encoding="utf-8")
     settings = {
         "path": ".",
-        "train": "images/train",
-        "val": "images/val",
+        **{name: f"images/{name}" for name in dict.fromkeys(("train", "val", image_set))},
         "kpt_shape": [skeleton.num_joints, 3],
         "flip_idx": skeleton.flip_permutation.tolist(),
         "names": dict(enumerate(categories)),
