@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Union
 
 import numpy as np
 
@@ -53,46 +53,13 @@ THRESHOLDS = (0.2, 0.5, 0.8, 0.9)  # of --kpt-thr, to show what they keep
 MIN_JOINTS = 100  # to speak of a confidence at all
 
 
-class AnalysedSet(Protocol):
-    """A ground truth, and how its score reads predictions.
-
-    Attributes:
-        score: the primary figure's name.
-        unit: what a difference of it is counted in.
-        right: what counts as right, in words.
-        distance: what a distance is measured in, in words.
-    """
-
-    people: People
-    score: str
-    unit: str
-    right: str
-    distance: str
-
-    def read(self, path: str | Path) -> Predictions: ...
-
-    def metrics(self, predictions: Predictions) -> dict[str, float]: ...
-
-    def mended_scores(self, predictions: Predictions, kinds: np.ndarray) -> dict[str, float]: ...
-
-    def curves(self, predictions: Predictions) -> dict[str, tuple[np.ndarray, np.ndarray]]: ...
-
-    def person_scores(self, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]: ...
-
-    def rescored(self, predictions: Predictions, halves: Sequence[Calibration]) -> float | None: ...
-
-    def difference(
-        self, first: Predictions, second: Predictions, rng: np.random.Generator
-    ) -> tuple[float, Sequence[float]]: ...
-
-
 class PckhSet:
     """MPII's ground truth, gt_<set>.mat; the annotations <set>.json beside it tell who shares an image."""
 
-    score = pckh.PRIMARY
-    unit = "points"
-    right = "within 0.5 head sizes"
-    distance = "head sizes"
+    score = pckh.PRIMARY  # the primary figure's name
+    unit = "points"  # what a difference of it is counted in
+    right = "within 0.5 head sizes"  # what counts as right
+    distance = "head sizes"  # what a distance is measured in
 
     def __init__(self, path: str | Path, annotations: str | Path | None = None):
         self.truth = pckh.load_pckh_ground_truth(path)
@@ -242,6 +209,9 @@ class OksSet:
         """Second minus first in AP, and its paired interval over images."""
         a, b = (self.sampler(predictions.results) for predictions in (first, second))
         return b.value() - a.value(), ap_difference_interval(a, b, rng)
+
+
+AnalysedSet = Union[PckhSet, OksSet]
 
 
 # ---- One file ------------------------------------------------------------------------------------------
