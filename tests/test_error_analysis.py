@@ -14,6 +14,7 @@ from simplepose.commands import evaluate
 from simplepose.core.errors import UserError
 from simplepose.core.skeletons import COCO, MPII, Skeleton
 from simplepose.data.coco import read_coco
+from simplepose.data.mpii_mat import JOINT_NAMES
 from simplepose.metrics import calibration as cal
 from simplepose.metrics.analysis import OksSet, PckhSet, analyze, compare
 from simplepose.metrics.coco_ap import coco_metrics, keypoint_evaluation
@@ -21,7 +22,7 @@ from simplepose.metrics.compare import ApSampler, bootstrap_intervals, sign_test
 from simplepose.metrics.conditions import conditions, crowd_index, trunk_angle
 from simplepose.metrics.error_kinds import KINDS, UNLABELLED, joint_kinds, right_joints
 from simplepose.metrics.pckh import NOT_IN_MEAN, person_hits
-from simplepose.metrics.people import MPII_SHORT_NAMES, OKS_REACH, PCKH_REACH, People, Predictions
+from simplepose.metrics.people import OKS_REACH, PCKH_REACH, People, Predictions
 from simplepose.reports.analysis import write_report
 
 PAIR = Skeleton("pair", ("nose", "left", "right"), (("left", "right"),), (), (0.1, 0.1, 0.1))
@@ -151,7 +152,7 @@ def write_mpii(folder: Path, number: int = 60, wrong: float = 0.2, seed: int = 0
     joints = rng.uniform(100, 900, (number, 16, 2))
     labelled = rng.random((number, 16)) < 0.9
     corners = np.stack([np.zeros((2, number)), np.full((2, number), 100 / np.sqrt(2) / 0.6)])  # head size 100
-    names = np.array([[np.array([name]) for name in MPII_SHORT_NAMES]], dtype=object)
+    names = np.array([[np.array([name]) for name in JOINT_NAMES]], dtype=object)
     truth = {"dataset_joints": names.reshape(1, 16), "jnt_missing": (~labelled).T.astype(float),
              "pos_gt_src": joints.transpose(1, 2, 0), "headboxes_src": corners}  # fmt: skip
     savemat(str(folder / "gt_valid.mat"), truth)
@@ -176,7 +177,7 @@ def test_what_pckh_counts_is_good_and_the_costs_are_all_that_is_missing(tmp_path
     assert analysis.figures["shares"]["good"] == pytest.approx(mean)
     assert sum(cost["cost"] for cost in analysis.figures["costs"].values()) == pytest.approx(100 - mean)
     assert analysis.figures["shares"]["swap"] > 0  # valid.json was found beside it
-    assert sum(name in NOT_IN_MEAN for name in MPII_SHORT_NAMES) == (~analysed.people.in_score).sum()
+    assert sum(name in NOT_IN_MEAN for name in JOINT_NAMES) == (~analysed.people.in_score).sum()
     assert {condition.name for condition in conditions(analysed.people)} == {
         "size", "crowding", "labelled joints", "trunk",
     }  # fmt: skip

@@ -20,13 +20,10 @@ from simplepose.core.skeletons import MPII, Skeleton
 from simplepose.data.coco import CocoAnnotations, image_name
 from simplepose.data.fields import MAX_PIXELS, numbers_of
 from simplepose.data.mpii import read_entries
+from simplepose.data.mpii_mat import JOINT_NAMES
 from simplepose.metrics.coco_ap import keypoint_evaluation
 from simplepose.metrics.pckh import NOT_IN_MEAN, PckhGroundTruth
 
-MPII_SHORT_NAMES = (
-    "rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor",
-    "neck", "head", "rwri", "relb", "rsho", "lsho", "lelb", "lwri",
-)  # fmt: skip
 MATCH_OKS = 0.1  # a prediction belongs to a person from here on; Ronchi and Perona's
 
 
@@ -145,7 +142,7 @@ def mpii_people(truth: PckhGroundTruth, annotations: Path | None) -> People:
     Raises:
         UserError: other joints than MPII's 16, or annotations of another set.
     """
-    if truth.joint_names != MPII_SHORT_NAMES:
+    if truth.joint_names != JOINT_NAMES:
         found = ", ".join(truth.joint_names)[:200]
         raise UserError(f"the ground truth has the joints {found}; an analysis is of MPII's 16 in their order")
     names, image_of = [""] * len(truth.joints), np.arange(len(truth.joints))
