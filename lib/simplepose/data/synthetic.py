@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from simplepose.core.errors import UserError
 from simplepose.core.files import SETTINGS_BYTES, read_json, written_whole
+from simplepose.data.mpii import CENTER_DROP, PIXELS_PER_SCALE
 from simplepose.data.mpii_mat import write_ground_truth
 
 GENERATOR_VERSION = 1  # raise it when the same seed draws something else
@@ -34,8 +35,6 @@ NECK, HEAD_TOP, R_WRIST, R_ELBOW, R_SHOULDER, L_SHOULDER, L_ELBOW, L_WRIST = ran
 ARMS = ((R_SHOULDER, R_ELBOW, R_WRIST), (L_SHOULDER, L_ELBOW, L_WRIST))  # (right, left), as everywhere below
 LEGS = ((R_HIP, R_KNEE, R_ANKLE), (L_HIP, L_KNEE, L_ANKLE))
 
-PIXELS_PER_SCALE = 200  # MPII: scale 1 is a person 200 px high
-CENTER_SHIFT = 15  # the centre moves down by this x scale before cropping, so annotators' centres sit above the middle
 HEAD_WIDTH = 0.75  # of its height; makes the head box's diagonal 1.25 x (neck to head top), as in MPII
 
 # Angle ranges in degrees. First: upper limb, 0 = along the body, 90 = straight out to the person's own side.
@@ -515,7 +514,7 @@ def _annotate(rng: np.random.Generator, joints: np.ndarray, height_px: float, si
     low, high = joints.min(axis=0), joints.max(axis=0)
     extent_px = max((high - low).max() + 0.1 * height_px, 0.85 * height_px)
     scale = extent_px * rng.uniform(0.95, 1.15) / PIXELS_PER_SCALE
-    center = (low + high) / 2 + extent_px * rng.uniform(-0.08, 0.08, 2) - (0, 0.7 * CENTER_SHIFT * scale)
+    center = (low + high) / 2 + extent_px * rng.uniform(-0.08, 0.08, 2) - (0, 0.7 * CENTER_DROP * scale)
     half_height = np.linalg.norm(joints[HEAD_TOP] - joints[NECK]) / 2
     up = (joints[HEAD_TOP] - joints[NECK]) / (2 * half_height)
     half_box = half_height * np.hypot(up[::-1] * HEAD_WIDTH, up)  # the upright box around the turned oval
