@@ -144,7 +144,7 @@ def check(args: argparse.Namespace) -> int:
     found = {}
     for checked in sets:
         validates = checked.name == config.DATASET.TEST_SET
-        found[checked.name] = list(findings(checked, tuple(config.MODEL.IMAGE_SIZE), validates))
+        found[checked.name] = findings(checked, tuple(config.MODEL.IMAGE_SIZE), validates)
     if len(sets) == 2:
         found[sets[1].name] += leaks(*sets)
     if args.model_file:

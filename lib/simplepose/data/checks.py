@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -146,7 +146,7 @@ class LabelledSet:
         return Finding(title, len(rows), len(self.persons), "persons", advice, examples, **more) if len(rows) else None
 
 
-def findings(checked: LabelledSet, input_wh: tuple[int, int], validates: bool) -> Iterator[Finding]:
+def findings(checked: LabelledSet, input_wh: tuple[int, int], validates: bool) -> list[Finding]:
     """All that is found in one set.
 
     Args:
@@ -157,14 +157,10 @@ def findings(checked: LabelledSet, input_wh: tuple[int, int], validates: bool) -
         unreadable, repeated_files, other_size, no_labels, all_hidden, at_the_corner, counted_from_the_other_end,
         box_form, empty_boxes, outside_image, long_limbs, swaps, never_labelled, wrong_pairs, twice,
     )  # fmt: skip
-    for check in checks:
-        found = check(checked)
-        if found is not None:
-            yield found
-    others = outside_crop(checked, input_wh), too_small(checked, input_wh), few_persons(checked) if validates else None
-    for found in others:
-        if found is not None:
-            yield found
+    found = [check(checked) for check in checks]
+    found += [outside_crop(checked, input_wh), too_small(checked, input_wh)]
+    found += [few_persons(checked)] if validates else []
+    return [finding for finding in found if finding]
 
 
 # ---- Images ----------------------------------------------------------------------------------------------
@@ -397,14 +393,13 @@ def long_limbs(checked: LabelledSet) -> Finding | None:
     far[both.sum(axis=1) < 3] = 0  # one limb is no measure of another
     rows = np.flatnonzero(far.max(axis=1, initial=0) > 1)
     worst = far[rows].argmax(axis=1)
-    found = checked.finding(
+    return checked.finding(
         "limbs far too long", rows,
         [f"{' - '.join(checked.skeleton.joints[k] for k in limbs[w])}" for w in worst],
         far[rows, worst],
         f"At least {LONG_LIMB:g} times what 95 of 100 such limbs measure, beside the person's others: one end is most "
         "likely another person's, or slipped.", wrong=False,
     )  # fmt: skip
-    return found
 
 
 def swaps(checked: LabelledSet) -> Finding | None:
