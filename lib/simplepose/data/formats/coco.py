@@ -14,7 +14,6 @@ from simplepose.core.files import read_json
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.coco_files import subset
 from simplepose.data.formats.base import (
-    VISIBLE,
     ImageFolder,
     Labels,
     Person,
@@ -139,12 +138,13 @@ def write(labels: Labels, folder: Path, image_set: str) -> int:
 
 
 def box_around(person: Person, picture: Picture) -> tuple[float, float, float, float]:
-    """The box of a person who has none: around the labelled joints, a tenth larger, as far as the image allows."""
+    """The box of a person who has none: around the labelled joints with a margin of a tenth of their longer side, at
+    least 2 pixels, as far as the image allows."""
     labelled = np.array([point[:2] for point in person.points.values() if point[2] > 0]).reshape(-1, 2)
     if not len(labelled):
         return 0, 0, 0, 0
     low, high = labelled.min(axis=0), labelled.max(axis=0)
-    margin = max(0.1 * (high - low).max(), VISIBLE)
+    margin = max(0.1 * (high - low).max(), 2)
     limit = (picture.width or np.inf, picture.height or np.inf)
     low, high = np.maximum(low - margin, 0), np.minimum(high + margin, limit)
     return (*low.tolist(), *np.maximum(high - low, 0).tolist())
