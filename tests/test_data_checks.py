@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from simplepose.core.images import MAX_IMAGE_BYTES
 from simplepose.core.skeletons import MPII, skeleton_from
 from simplepose.data.checks import LabelledSet, findings, leaks, score_interval
 from simplepose.data.formats import coco
@@ -242,6 +243,9 @@ def test_photographs_saved_again_smaller_are_found(tmp_path):
     (tmp_path / "d.jpg").write_bytes((tmp_path / "c.jpg").read_bytes()[:500])
     assert "truncated JPEG" in look_at(tmp_path / "d.jpg").fault
     assert look_at(None).fault == "no such image"
+    with open(tmp_path / "e.jpg", "wb") as stream:
+        stream.truncate(MAX_IMAGE_BYTES + 1)  # no byte of it is on the disk
+    assert "e.jpg is too large" in look_at(tmp_path / "e.jpg").fault
 
 
 def test_few_persons_and_what_a_score_on_them_says():

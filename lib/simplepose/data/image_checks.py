@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from simplepose.core.errors import UserError
-from simplepose.core.images import decode_image, stated_size_wh
+from simplepose.core.files import read_bytes
+from simplepose.core.images import MAX_IMAGE_BYTES, decode_image, stated_size_wh
 from simplepose.data.formats.base import ImageFolder, Picture
 
 THUMB = 32  # pixels a side of what near-duplicates are found by
@@ -37,15 +38,13 @@ def look_at(path: Path | None) -> ImageFact:
     if path is None:
         return ImageFact(fault="no such image")
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, "image", MAX_IMAGE_BYTES)
         size_wh = stated_size_wh(data)
         reduction = max(r for r in (1, 2, 4, 8) if r == 1 or min(size_wh) >= r * DECODED_SIDE)
         image = decode_image(data, path, reduction=reduction)
         thumb = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (THUMB, THUMB), interpolation=cv2.INTER_AREA)
         digest = hashlib.blake2b(data, digest_size=16).digest()
         return ImageFact(size_wh if all(size_wh) else image.shape[1::-1], digest, thumb)
-    except OSError as error:
-        return ImageFact(fault=f"cannot read {path}: {error.strerror}")
     except UserError as error:
         return ImageFact(fault=str(error))
 
