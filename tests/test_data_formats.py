@@ -339,6 +339,8 @@ FAULTS = [
     ("coco", '{"images": [], "categories": [{"id": 1}]}', "no category names its keypoints"),
     ("coco", '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "category_id": 1, '
      '"keypoints": [1, 2]}], "categories": [{"id": 1, "keypoints": ["nose"]}]}', "2 keypoint numbers"),
+    ("coco", '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "category_id": 1, "area": '
+     'NaN}], "categories": [{"id": 1, "keypoints": ["nose"]}]}', "annotation 0: nan is not a number of pixels"),
     ("coco", '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": [], "categories": '
      '[{"id": 1, "keypoints": ["nose"]}]}', "image 1 has the id 1 of an earlier one"),
     ("mpii", '[{"image": "a.png", "center": [1], "scale": 1}]', "entry 0 is"),

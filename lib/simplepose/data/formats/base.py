@@ -146,7 +146,7 @@ def safe_name(name: str) -> str:
     return parts[-1] if outside else "/".join(parts)
 
 
-def number(value: Any, where: str) -> float:
+def number(value: Any, where: str, most: float = MAX_PIXELS) -> float:
     """A finite number of pixels, or of anything smaller; `where` is the file and the entry.
 
     Raises:
@@ -156,7 +156,7 @@ def number(value: Any, where: str) -> float:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
         found = math.nan
-    if isinstance(value, bool) or not abs(found) <= MAX_PIXELS:
+    if isinstance(value, bool) or not abs(found) <= most:
         raise UserError(f"{where}: {shown(value)} is not a number of pixels")
     return found
 

@@ -13,6 +13,7 @@ from simplepose.core.errors import UserError, shown
 from simplepose.core.files import read_json
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.coco_files import subset
+from simplepose.data.fields import MAX_PIXELS
 from simplepose.data.formats.base import (
     ImageFolder,
     Labels,
@@ -93,7 +94,7 @@ def _person(entry: dict, joints: list[str], category: str, row: int, where: str)
     box = tuple(number(value, where) for value in entry["bbox"]) if entry.get("bbox") else None
     if box is not None and len(box) != 4:
         raise UserError(f"{where}: bbox is {shown(entry['bbox'])}, expected left, top, width, height")
-    area = number(entry["area"], where) if "area" in entry and abs(entry["area"]) < 2**20 else entry.get("area")
+    area = number(entry["area"], where, MAX_PIXELS**2) if "area" in entry else None
     return Person(points, box, category, area, bool(entry.get("iscrowd")), entry.get("score"), row)
 
 
