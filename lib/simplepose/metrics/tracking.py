@@ -2,7 +2,7 @@
 
 A predicted joint is right within half a head of the annotated one; identities are those of the tracks. Totals are means
 over the joints, of switches and fragments sums. The benchmark's own script leaves the last frame of every sequence out;
-here all annotated frames count.
+here all frames with annotated people count.
 Sources: Bernardin and Stiefelhagen, 2008 (MOTA, MOTP); Ristani et al., 2016 (IDF1); Luiten et al., 2020 (HOTA).
 """
 
@@ -35,7 +35,7 @@ Pair = tuple[PeopleOfFrame, PeopleOfFrame]  # annotated, predicted
 
 
 def pair_frames(truth: Sequence[PeopleOfFrame], found: Sequence[PeopleOfFrame], where: str) -> list[Pair]:
-    """The annotated frames of a sequence, each with its predictions; joints in ignored regions are left out.
+    """The frames of a sequence with annotated people, and their predictions; joints in ignored regions are left out.
 
     Frames belong together by the file's name without folder and extension; if no name is common to both, by order.
 
