@@ -590,6 +590,8 @@ def main() -> int:
         rows = zip(model.joints, points.tolist(), joint_scores.tolist())
         people.append({"bbox": box, "keypoints": {name: {"x": x, "y": y, "score": s} for name, (x, y), s in rows}})
     drawing = Path(args.output or f"{Path(args.img).stem}_deploy.jpg")
+    if drawing.resolve() == Path(args.img).resolve():
+        raise DeployError(f"{drawing} is the image itself; name another file with --output")
     try:
         drawing.parent.mkdir(parents=True, exist_ok=True)
         cv2.imencode(drawing.suffix or ".jpg", image)[1].tofile(drawing)
@@ -598,7 +600,7 @@ def main() -> int:
             ensure_ascii=False,
             indent=1,
         )
-        drawing.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        drawing.with_suffix(".json").write_text(text + "\n", "utf-8", "backslashreplace")  # file names may be no UTF-8
     except (OSError, cv2.error) as error:
         raise DeployError(f"cannot write {drawing}: {error}") from None
     count = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
@@ -607,6 +609,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except (DeployError, PermissionError) as error:

@@ -281,6 +281,7 @@ def test_joints_and_limbs_are_the_files_own(tmp_path, networks):
         ("--model foreign.onnx", "does not describe its joints and input; export it with pose_estimation/export.py"),
         ("--model plain.onnx --img none.jpg", "no such image: none.jpg"),
         ("--model plain.onnx --output plain.onnx/x.jpg", "cannot write plain.onnx/x.jpg"),
+        ("--model plain.onnx --img a.jpg --output ./a.jpg", "a.jpg is the image itself; name another file"),
     ],
 )
 def test_mistakes_end_in_a_line(networks, tmp_path, monkeypatch, arguments, message):
@@ -289,6 +290,7 @@ def test_mistakes_end_in_a_line(networks, tmp_path, monkeypatch, arguments, mess
     content = (tmp_path / "plain.onnx").read_bytes()
     (tmp_path / "torn.onnx").write_bytes(content[:20000])
     (tmp_path / "foreign.onnx").write_bytes(content.replace(METADATA_KEY.encode(), b"somebodyes"))
+    shutil.copy(PHOTOGRAPH, tmp_path / "a.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["deploy.py", "--img", str(PHOTOGRAPH), *arguments.split()])
     with pytest.raises(deploy.DeployError) as caught:

@@ -57,6 +57,7 @@ def reproduce(args: argparse.Namespace, config: EasyDict) -> None:
     from simplepose.reports import reproduction
     from simplepose.training.run_folder import make_run_folder
 
+    args.seeds = list(dict.fromkeys(args.seeds))  # one training each
     make_run_folder(Path(args.results), "--results")  # fails now if it is not writable, not after hours
     samples = build_valid_samples(config)
     evaluator = build_evaluator(config, samples)  # likewise for missing data
