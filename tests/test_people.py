@@ -480,6 +480,7 @@ def test_stages_overlap():
         yield 1
 
     assert [item for item in ahead(first()) if begun.wait(10)] == [0, 1]
+    assert list(ahead(ahead(range(10)))) == list(range(10))
 
 
 # --- outputs ---------------------------------------------------------------------------------------------------

@@ -229,6 +229,24 @@ def test_an_empty_log_folder_is_this_one_and_not_the_root(tmp_path, bundled, mon
     assert [word for word in lines[0] if word.startswith("LOG_DIR=")] == ["LOG_DIR=", "LOG_DIR=seed0"]
 
 
+def test_a_seed_that_is_named_twice_is_trained_once(tmp_path, bundled, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "run_seed", lambda args, config, seed, evaluator: seed)
+    asked = []
+
+    def checks(runs, *_):
+        asked.extend(runs)
+        raise UserError("enough")
+
+    monkeypatch.setattr("simplepose.reports.reproduction.checks", checks)
+    line = ["reproduce.py", "--cfg", "tiny.yaml", f"DATASET.ROOT={bundled}", "--seeds", "3", "0", "3"]
+    monkeypatch.setattr("sys.argv", line)
+    with pytest.raises(UserError, match="enough"):
+        reproduce.main()
+    assert asked == [3, 0]
+
+
 def test_a_reference_without_the_score_is_refused_before_anything_is_trained(tmp_path, bundled, run_command):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment()))
     (tmp_path / "tiny.reference.csv").write_text("seed,epoch,train_loss,AP\n0,0,9,1\n")
