@@ -26,7 +26,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
 import peers
-from timing import Row, by_turns, duration, once, processor_flags, table
+from timing import Row, by_turns, duration, once, table
+
+from simplepose.machine.provenance import git_commit, machine, processor_flags
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -262,8 +264,6 @@ def main() -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="where the figures go")
     args = parser.parse_args()
-
-    from simplepose.machine.provenance import git_commit, machine
 
     rows = []
     for name in args.only:

@@ -25,6 +25,7 @@ runpy.run_path(str(ROOT / "pose_estimation" / "_init_paths.py"))
 
 from simplepose.core.errors import UserError, run_command  # noqa: E402
 from simplepose.core.files import read_json  # noqa: E402
+from simplepose.core.run_files import LAST_WEIGHTS  # noqa: E402
 from simplepose.metrics.compare import bootstrap_intervals  # noqa: E402
 from simplepose.metrics.pckh import load_pckh_ground_truth, load_predictions, person_hits  # noqa: E402
 
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, nargs="+", default=[50, 500, 3000], metavar="N", help="of persons")
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="of each training; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of persons and training; default: 0")
+    parser.add_argument("--amp", choices=("O0", "O1"), default="O0", help="TRAIN.AMP of all; default: %(default)s")
     args = parser.parse_args()
     truth = load_pckh_ground_truth(args.data / "annot" / "gt_valid.mat")
 
@@ -76,14 +78,18 @@ def main() -> None:
 def train(args: argparse.Namespace, persons: int = CROPS, **changes: Any) -> Path:
     """Train once, with changes to the experiment; returns the last epoch's predictions."""
     name = "_".join([str(persons), *(f"{key.rpartition('.')[2]}={value}" for key, value in changes.items())])
-    folder = args.output.resolve() / f"{name}_{args.epochs}_{args.seed}"
-    if not list(folder.rglob("final_state.pdparams")):
+    folder = args.output.resolve() / f"{name}_{args.epochs}_{args.seed}_{args.amp}"
+
+    def is_done() -> bool:
+        return any(folder.rglob(LAST_WEIGHTS))
+
+    if not is_done():
         data = subset(args.data.resolve(), folder / "data", persons, args.seed)
         every = {"DATASET.ROOT": data, "OUTPUT_DIR": folder, "LOG_DIR": folder / "log", "TRAIN.RESUME": True}
-        every.update({"TRAIN.END_EPOCH": args.epochs, "TRAIN.SEED": args.seed, **changes})
+        every.update({"TRAIN.END_EPOCH": args.epochs, "TRAIN.SEED": args.seed, "TRAIN.AMP": args.amp, **changes})
         line = [sys.executable, str(ROOT / "pose_estimation" / "train.py"), "--cfg", CFG]
         finished = subprocess.run([*line, *(f"{key}={value}" for key, value in every.items())], cwd=ROOT, stdout=2)
-        if finished.returncode:  # it has said why
+        if not is_done():  # it has said why, or was asked to stop
             sys.exit(finished.returncode)
     (predictions,) = folder.rglob("pred.mat")
     return predictions

@@ -96,14 +96,6 @@ def scratch_folder() -> Iterator[str]:
         yield folder
 
 
-def processor_flags() -> set[str]:
-    """What the processor can do, in the words of Linux; elsewhere nothing is known."""
-    try:
-        return set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE).group(1).split())
-    except (OSError, AttributeError):
-        return set()
-
-
 def once(function: Callable[[], object]) -> float:
     """Seconds that one call takes."""
     return per_call(function, at_least=0)

@@ -17,6 +17,7 @@ import pytest
 from simplepose.core.errors import run_command
 from simplepose.core.files import read_json, write_json
 from simplepose.machine.paddle_start import _is_amd_with_avx2
+from simplepose.machine.provenance import machine
 from simplepose.training.run_folder import set_aside
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,10 +64,23 @@ def test_freed_memory_is_kept_unless_the_user_has_a_say():
     ],
 )
 def test_only_amd_with_avx2_gets_the_amd_switch(monkeypatch, processor, switched):
-
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr(Path, "read_text", lambda path: processor)
     assert _is_amd_with_avx2() is switched
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [
+        ("avx2 avx512f avx512_bf16 amx_bf16", "Xeon (AMX), "),
+        ("avx2 avx512f avx512_bf16", "Xeon (AVX-512 with bfloat16), "),
+        ("avx avx2", "Xeon (AVX2), "),
+        ("sse2", "Xeon, "),
+    ],
+)
+def test_a_machine_is_named_with_its_best_instructions(monkeypatch, flags, kind):
+    monkeypatch.setattr(Path, "read_text", lambda path: f"model name\t: Xeon\nflags\t\t: {flags}")
+    assert machine().startswith(kind)
 
 
 def python(script: str, *paths: Path, **options) -> subprocess.CompletedProcess:

@@ -230,6 +230,8 @@ def facts(config: EasyDict, runs: list[Run]) -> list[tuple[str, str]]:
     if train.EMA:
         recipe.append(f"averaged weights {train.EMA}")
     recipe.append(f"batch {train.BATCH_SIZE}, {train.END_EPOCH} epochs")
+    if train.AMP != "O0":
+        recipe.append(f"mixed precision {train.AMP}")
     augmentation = [f"flip {dataset.FLIP}, rotation {dataset.ROT_FACTOR}, scale {dataset.SCALE_FACTOR}"]
     for key in ("SHIFT_FACTOR", "PROB_HALF_BODY", "COLOR_FACTOR", "PROB_OCCLUSION"):
         augmentation += [f"{key.lower()} {dataset[key]}"] if dataset[key] else []

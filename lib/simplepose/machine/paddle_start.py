@@ -12,9 +12,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 from simplepose.machine.device import available_cores
+from simplepose.machine.provenance import cpu_info, processor_flags
 
 
 def start_paddle() -> str:
@@ -106,9 +106,5 @@ def _signals_wait() -> Iterator[None]:
 
 def _is_amd_with_avx2() -> bool:
     if platform.system() == "Linux":
-        try:
-            info = Path("/proc/cpuinfo").read_text()
-        except OSError:
-            return False
-        return "AuthenticAMD" in info and " avx2" in info
+        return cpu_info("vendor_id") == "AuthenticAMD" and "avx2" in processor_flags()
     return "AuthenticAMD" in platform.processor()  # Windows; Apple and Arm machines have no MKL

@@ -12,15 +12,31 @@ from pathlib import Path
 import simplepose
 from simplepose.machine.device import available_cores
 
+INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 with bfloat16", "avx512f": "AVX-512", "avx2": "AVX2"}
+
 
 def machine() -> str:
-    """Processor, cores and memory of this computer, for reports."""
-    name, memory = platform.processor() or platform.machine(), ""
-    with contextlib.suppress(OSError, StopIteration, ValueError):  # Linux only
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    """Processor, the best of its instructions for matrix products, cores and memory of this computer, for reports."""
+    name, memory = cpu_info("model name") or platform.processor() or platform.machine(), ""
+    flags = processor_flags()
+    best = next((f" ({words})" for flag, words in INSTRUCTIONS.items() if flag in flags), "")
+    with contextlib.suppress(AttributeError, ValueError):  # Windows has no such function, macOS no such name
         memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
-    return f"{name}, {available_cores()} cores{memory}"
+    return f"{name}{best}, {available_cores()} cores{memory}"
+
+
+def processor_flags() -> set[str]:
+    """What the processor can do, in the words of Linux; elsewhere nothing is known."""
+    return set(cpu_info("flags").split())
+
+
+def cpu_info(key: str) -> str:
+    """The first line of that name in /proc/cpuinfo; "" where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
 @lru_cache(maxsize=1)
