@@ -140,6 +140,9 @@ def test_a_strange_onnx_file_is_refused_as_weights(posenet, tmp_path):
     onnx.save(network, str(tmp_path / "bare.onnx"))
     with pytest.raises(UserError, match="its weights cannot be read"):
         read_weights(tmp_path / "bare.onnx")
+    onnx.save(onnx.load(str(posenet[1])), str(tmp_path / "outside.onnx"), save_as_external_data=True, size_threshold=0)
+    with pytest.raises(UserError, match="its weights cannot be read"):
+        read_weights(tmp_path / "outside.onnx")
     network = onnx.load(str(posenet[1]))
     del network.metadata_props[:]
     onnx.save(network, str(tmp_path / "strange.onnx"))

@@ -49,6 +49,7 @@ def read_onnx(path: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
             tensor.name: onnx.numpy_helper.to_array(tensor)
             for tensor in network.graph.initializer
             if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+            and tensor.data_location == onnx.TensorProto.DEFAULT  # a stranger's file opens no others
         }
     except Exception as error:  # protobuf's own classes, ValueError, TypeError
         raise UserError(f"{path} is not an ONNX file, or a damaged one: {' '.join(str(error).split())[:200]}") from None
