@@ -164,10 +164,17 @@ def training_epoch(rounds: int, quick: bool, persons: int = 800) -> list[Row]:
     name = f"an epoch of LSPET, {persons:,} persons, validation included"
     if not lspet().is_dir():
         return [Row(name, [], note=f"left out: no data at {lspet()}; set POSE_REAL_DATA")]
-    runtimes = {name: ("--runtime", name) for name in ("paddle", "torch")}
-    runs, _ = in_processes("training_epoch.py", ("--persons", persons), runtimes, min(rounds, 3))
-    ours, peer = ([run["seconds"] for run in runs[name]] for name in runtimes)
-    return [Row(name, ours, peer, 1.0, "the original's loop in PyTorch", note=memory_note(runs["paddle"]))]
+    in_kinds = {"": (("paddle",), ("torch",))}
+    if bfloat16_speed():
+        in_kinds[", bfloat16"] = (("paddle", "--amp"), ("torch-channels-last", "--amp"))
+    rows = []
+    for kind, (ours, peer) in in_kinds.items():
+        runtimes = {"ours": ("--runtime", *ours), "peer": ("--runtime", *peer)}
+        runs, _ = in_processes("training_epoch.py", ("--persons", persons), runtimes, min(rounds, 3))
+        seconds = {name: [run["seconds"] for run in runs[name]] for name in runtimes}
+        what = f"the original's loop in PyTorch{', channels-last' if kind else ''}"
+        rows.append(Row(name + kind, seconds["ours"], seconds["peer"], 1.0, what, note=memory_note(runs["ours"])))
+    return rows
 
 
 def inference(rounds: int, quick: bool) -> list[Row]:
