@@ -137,6 +137,15 @@ def test_interrupted_anywhere_it_ends_with_the_same_weights_and_log(
         np.testing.assert_array_equal(end[name], array, err_msg=str(name))
 
 
+def test_read_as_weights_a_checkpoint_gives_the_averaged_ones(tmp_path, bundled):
+    _, _, state = start(bundled, 0)
+    state.average = WeightAverage(PoseResNet(18, 16, deconv_filters=(8, 8, 8)), 0.9)
+    save_checkpoint(tmp_path / "checkpoint", state)
+    found = read_weights(tmp_path / "checkpoint").state
+    for name, tensor in state.average.network.state_dict().items():
+        np.testing.assert_array_equal(found[name], tensor.numpy(), name)
+
+
 def test_accumulated_gradients_are_those_of_a_larger_batch(bundled):
     def weights_after(batch_size: int, accumulate: int) -> dict[str, np.ndarray]:
         loader, model, _ = start(bundled, 0)

@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 CONFIG_KEY = "config"  # of the metadata: configuration key -> value, what the file says of its network
-CHECKPOINT_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net")
+CHECKPOINT_KEYS = ("average", "state_dict", "model", "model_state_dict", "model_state", "net")  # "average": TRAIN.EMA
 COUNTERS_KEY = "num_batches_tracked"
 _LEGACY_HEAD = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")  # behind the two bytes of the pickle protocol
 _MAX_EXPANSION = 4  # bytes of tensors per byte of file; half precision widened to float32 makes 2
