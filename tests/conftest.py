@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_WARM = ("infer.py", "track.py", "infer_many.py", "deploy.py")  # ONNX Runtime and Ray start threads: no forks
 if "PYTEST_XDIST_WORKER" in os.environ:  # others work beside this one
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 start_paddle()
 
 
@@ -97,8 +98,6 @@ def start_command(warm_python):
         return subprocess.Popen(
             [sys.executable, *line], cwd=cwd, env=environment, encoding="utf-8",
             stdout=subprocess.PIPE if stdout is None else stdout, stderr=subprocess.PIPE,
-            # A shell's background jobs ignore Ctrl-C.
-            preexec_fn=None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     return start
