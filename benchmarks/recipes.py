@@ -70,13 +70,28 @@ def main() -> None:
     print(f"| {args.what} | PCKh@0.5 Mean | 95 % interval | less or more | 95 % interval |\n|---|---|---|---|---|")
     first = None
     for name, changes in trainings.items():
-        hits, counts = person_hits(load_predictions(train(args, **changes)), truth)
+        hits, counts = person_hits(load_predictions(predict(args, **changes)), truth)
         first = hits if first is None else first
         print(f"| {name} | {percent(hits)} | {percent(hits - first)} |", flush=True)
 
 
-def train(args: argparse.Namespace, persons: int = CROPS, **changes: Any) -> Path:
-    """Train once, with changes to the experiment; returns the last epoch's predictions."""
+def predict(args: argparse.Namespace, persons: int = CROPS, **changes: Any) -> Path:
+    """The last epoch's predictions of a training with changes; what changes the test alone needs no other training."""
+    test = {key: value for key, value in changes.items() if key.startswith("TEST.")}
+    trained = train(args, persons, **{key: value for key, value in changes.items() if key not in test})
+    folder = trained
+    if test:
+        folder = args.output.resolve() / "_".join([trained.name, *(f"{key}={value}" for key, value in test.items())])
+        (weights,) = trained.rglob(LAST_WEIGHTS)
+        every = {"DATASET.ROOT": trained / "data", "OUTPUT_DIR": folder, "LOG_DIR": folder / "log", **test}
+        if run("valid.py", "--model-file", str(weights), **every):
+            sys.exit(2)
+    (predictions,) = folder.rglob("pred.mat")
+    return predictions
+
+
+def train(args: argparse.Namespace, persons: int, **changes: Any) -> Path:
+    """Train once, with changes to the experiment; returns the folder of it all."""
     name = "_".join([str(persons), *(f"{key.rpartition('.')[2]}={value}" for key, value in changes.items())])
     folder = args.output.resolve() / f"{name}_{args.epochs}_{args.seed}_{args.amp}"
 
@@ -87,12 +102,15 @@ def train(args: argparse.Namespace, persons: int = CROPS, **changes: Any) -> Pat
         data = subset(args.data.resolve(), folder / "data", persons, args.seed)
         every = {"DATASET.ROOT": data, "OUTPUT_DIR": folder, "LOG_DIR": folder / "log", "TRAIN.RESUME": True}
         every.update({"TRAIN.END_EPOCH": args.epochs, "TRAIN.SEED": args.seed, "TRAIN.AMP": args.amp, **changes})
-        line = [sys.executable, str(ROOT / "pose_estimation" / "train.py"), "--cfg", CFG]
-        finished = subprocess.run([*line, *(f"{key}={value}" for key, value in every.items())], cwd=ROOT, stdout=2)
+        code = run("train.py", **every)
         if not is_done():  # it has said why, or was asked to stop
-            sys.exit(finished.returncode)
-    (predictions,) = folder.rglob("pred.mat")
-    return predictions
+            sys.exit(code)
+    return folder
+
+
+def run(script: str, *arguments: str, **changes: Any) -> int:
+    line = [sys.executable, str(ROOT / "pose_estimation" / script), "--cfg", CFG, *arguments]
+    return subprocess.run([*line, *(f"{key}={value}" for key, value in changes.items())], cwd=ROOT, stdout=2).returncode
 
 
 def subset(source: Path, folder: Path, size: int, seed: int) -> Path:
