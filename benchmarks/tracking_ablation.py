@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
 from simplepose.core.errors import UserError, run_command
 from simplepose.core.skeletons import MPII
-from simplepose.data.posetrack import HEAD_SIZE_FACTOR, JOINTS, SAME_JOINT, PeopleOfFrame
+from simplepose.data.mpii import HEAD_SIZE_FACTOR
+from simplepose.data.posetrack import JOINTS, SAME_JOINT, PeopleOfFrame
 from simplepose.inference.predictor import Crops, Pose
 from simplepose.metrics.tracking import above, pair_frames, people_metrics, tracking_metrics, tracking_table
 from simplepose.tracking.matching import box_similarity, joint_boxes

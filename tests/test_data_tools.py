@@ -16,6 +16,7 @@ from simplepose.core.errors import UserError
 from simplepose.core.skeletons import MPII
 from simplepose.data.formats.base import Labels, Person, Picture
 from simplepose.data.joint_names import skeleton_of
+from simplepose.data.lspet_mat import EXPECTED, read_joints
 from simplepose.data.mpii_mat import read_release, valid_images
 from simplepose.data.sigmas import repeats, sigmas_of_repeats, sigmas_of_residuals
 from simplepose.data.splits import choose, group_of
@@ -112,6 +113,55 @@ def test_mpii_s_real_validation_set_comes_out_field_by_field(real_data, tmp_path
         }
         np.testing.assert_allclose(made["joints"], entry["joints"], atol=6e-5)
     np.testing.assert_array_equal(head_boxes, heads)
+
+
+def test_lspet_from_a_made_matlab_file(tmp_path, run_command):
+    joints = np.zeros((14, 3, 9500))
+    joints[:, :, [0, 1, 8000, 8001, 9000]] = np.array([1.0, 1.0, 0.0])[:, None]  # places alone are no labels
+    joints[[0, 3], :, 0] = [[10, 20, 1], [30, 120, 1]]  # an ankle, a hip
+    joints[[2, 3, 12, 13], :, 8001] = [[40, 50, 1], [60, 50, 1], [53, 24, 1], [50, 20, 1]]  # hips, neck, head top
+    joints[[2, 3, 12], :, 8000] = joints[[2, 3, 12], :, 8001]
+    joints[:, :, 9000] = joints[:, :, 8001]  # of the last 1,000, which are left for a test
+    savemat(str(tmp_path / "joints.mat"), {"joints": joints})
+    finished = run_command("data_tools.py", "lspet-from-mat", "joints.mat", "--output", "lspet", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "train.json: 1 persons (the results here are of 8000)" in finished.stdout
+    annot = tmp_path / "lspet" / "annot"
+    ((person,), (validates,)) = (json.loads((annot / f"{name}.json").read_text()) for name in ("train", "valid"))
+    assert (person["image"], validates["image"]) == ("im00001.jpg", "im08002.jpg")
+    assert person["center"] == [20, 70] and person["scale"] == pytest.approx(100 * 1.1 / 200)
+    assert person["joints_vis"] == [1, 0, 0, 1] + [0] * 12
+    assert person["joints"][:4] == [[10, 20], [0, 0], [0, 0], [30, 120]]
+    assert validates["joints_vis"] == [0, 0, 1, 1, 0, 0, 1, 0, 1, 1] + [0] * 6
+    assert validates["joints"][6:10] == [[50, 50], [0, 0], [53, 24], [50, 20]]  # pelvis between the hips
+    assert load_pckh_ground_truth(annot / "gt_valid.mat").head_sizes == pytest.approx([5])  # of 3 and 4
+
+
+def test_lspet_s_real_labels_come_out_as_they_were(real_data, tmp_path):
+    """The persons that the results are of, put into the structure of the official file."""
+    sets = {name: json.loads((real_data / f"lspet/annot/{name}.json").read_text()) for name in ("train", "valid")}
+    joints = np.zeros((14, 3, 10000))
+    for entry in (*sets["train"], *sets["valid"]):
+        points = np.column_stack([entry["joints"], entry["joints_vis"]])
+        joints[:, :, int(entry["image"][2:7]) - 1] = points[[0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9]]
+    savemat(str(tmp_path / "joints.mat"), {"joints": joints})
+    made, head_boxes, left_out = read_joints(tmp_path / "joints.mat")
+    assert sum(left_out.values()) == 1000 - 779
+    for name, entries in sets.items():
+        assert len(made[name]) == len(entries) == EXPECTED[name]
+        for one, other in zip(made[name], entries):
+            assert (one["image"], one["joints_vis"]) == (other["image"], other["joints_vis"])
+            for key in ("joints", "center", "scale"):
+                np.testing.assert_allclose(one[key], other[key], atol=1.1e-3)  # the labels were rounded to 0.001
+    truth = loadmat(str(real_data / "lspet/annot/gt_valid.mat"))
+    np.testing.assert_allclose(head_boxes, truth["headboxes_src"].transpose(2, 0, 1), atol=2e-3)
+
+
+@pytest.mark.parametrize("joints", [np.zeros((3, 14, 9)), np.zeros((14, 3)), "text"])
+def test_another_file_than_lspet_s_is_refused(tmp_path, joints):
+    savemat(str(tmp_path / "joints.mat"), {"joints": joints})
+    with pytest.raises(UserError, match=r"is not LSPET's annotation, with joints \(14, 3, images\)"):
+        read_joints(tmp_path / "joints.mat")
 
 
 @pytest.mark.parametrize(("content", "found"), [(b"nothing", ""), (None, "it holds preds")])

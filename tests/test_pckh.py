@@ -13,6 +13,7 @@ from simplepose.metrics.pckh import (
     CURVE_THRESHOLDS,
     PckhEvaluator,
     PckhGroundTruth,
+    column_curves,
     load_pckh_ground_truth,
     load_predictions,
     pckh,
@@ -67,6 +68,8 @@ def test_a_joint_labelled_nowhere_is_nan_and_out_of_the_mean():
     assert np.isnan(metrics["Ankle"])
     assert metrics["Knee"] == 100  # the right one alone
     assert metrics["Mean"] == 100
+    curves = column_curves(truth.joints, truth, CURVE_THRESHOLDS)
+    assert np.isnan(curves["Ankle"]).all() and (curves["Knee"] == 100).all()
 
 
 def test_curve_is_the_definition():
@@ -181,6 +184,10 @@ def test_a_mat_file_that_states_more_than_memory_holds_is_not_read(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data.replace(np.array([3, 16, 2], np.int32).tobytes(), np.array([2**30, 16, 2], "<i4").tobytes()))
     with pytest.raises(UserError, match="preds is too large"):
+        load_predictions(path)
+    savemat(str(path), {"preds": "text", "more": np.zeros((1, 11_000_000))}, do_compression=True)  # 88 MB in 86 kB
+    assert path.stat().st_size < 1e5
+    with pytest.raises(UserError, match="too large: a part of it has more than 80.0 MB unpacked"):
         load_predictions(path)
     path.write_bytes(data[:200])
     with pytest.raises(UserError, match="not a readable MATLAB"):

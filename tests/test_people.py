@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -27,7 +28,15 @@ from simplepose.inference.network import PoseNetwork
 from simplepose.inference.pipeline import Summary, ahead, find_poses
 from simplepose.inference.smoothing import OneEuroFilter, PoseSmoother
 from simplepose.inference.sources import Frame, Video, open_source, open_sources
-from simplepose.inference.writers import FORMATS, SCORES, DrawnVideo, Painter, choose_outputs, picture_paths
+from simplepose.inference.writers import (
+    FORMATS,
+    SCORES,
+    DrawnVideo,
+    Painter,
+    choose_outputs,
+    numbered_images,
+    picture_paths,
+)
 
 
 @pytest.fixture(scope="module")
@@ -550,7 +559,7 @@ def test_coco_results_are_valid_however_early_they_end(tmp_path, interrupt_after
     people = json.loads((folder / "poses.json").read_text())
     assert len(people) == [0, 2, 2, 3][interrupt_after]
     if interrupt_after == 3:
-        assert [person["image_id"] for person in people] == [7, 7, 2]
+        assert [person["image_id"] for person in people] == [7, 7, 9]
         assert people[0]["keypoints"][:6] == [1, 2, 0.9, 2, 4, 0.9]
         assert (people[1]["score"], people[2]["file_name"]) == (0.25, "c.jpg")
         assert (people[1]["box_score"], people[1]["pose_score"]) == (0.5, 0.5)
@@ -561,7 +570,7 @@ def test_coco_results_are_read_by_pycocotools(tmp_path, capsys):
 
     file = written(tmp_path, "coco") / "poses.json"
     truth = Truth()
-    truth.dataset = {"images": [{"id": 7}, {"id": 2}], "annotations": [], "categories": [{"id": 1}]}
+    truth.dataset = {"images": [{"id": 7}, {"id": 9}], "annotations": [], "categories": [{"id": 1}]}
     truth.createIndex()
     assert len(truth.loadRes(str(file)).anns) == 3
 
@@ -706,6 +715,49 @@ def test_outputs_that_cannot_be(tmp_path):
     for form in ("json", "csv"):
         with pytest.raises(UserError, match="cannot write"):
             choose_outputs(source, MPII, "net", str(tmp_path / "file" / "a.mp4"), form, False)
+
+
+@pytest.mark.parametrize("form", ["json", "coco", "csv", "posetrack"])
+def test_a_full_disk_leaves_the_earlier_table_and_no_scratch_file(tmp_path, form, monkeypatch):
+    write_video(tmp_path / "clip.mp4", 2)
+    source = open_source(str(tmp_path / "clip.mp4"))
+    place = tmp_path / f"clip{FORMATS[form]}"
+    place.write_text("of an earlier run")
+    (output,) = choose_outputs(source, MPII, "net", str(place), form, False)
+    output.add(Frame(0, "clip.mp4", np.zeros((80, 120, 3), np.uint8), is_video=True), [pose_at(1, 2)])
+
+    def full(text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output, "_stream", SimpleNamespace(write=full, closed=False))
+    with pytest.raises(UserError, match="cannot write .*: No space left on device"):
+        output.close()
+    assert place.read_text() == "of an earlier run" and not list(tmp_path.glob("*.part"))
+
+
+def test_the_summary_names_what_was_written(tmp_path):
+    for name in ("7.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    source = open_source(str(tmp_path))
+    drawings, coordinates = choose_outputs(source, MPII, "net", str(tmp_path / "out"), "json", True)
+    assert "no drawing" in str(drawings)
+    frame, poses = RESULTS[0]
+    for output in (drawings, coordinates):
+        output.add(frame, poses)
+    assert str(drawings).endswith("out/7_pose.jpg") and str(coordinates).endswith("out/7_pose.json")
+
+
+def test_images_have_the_number_of_their_name_unless_two_share_one():
+    assert numbered_images(["a/0007.jpg", "b.jpg", "3.jpg", "c.jpg"]) == [7, 8, 3, 9]
+    assert numbered_images(["a/0001.jpg", "b/0001.jpg", "cat.jpg"]) == [0, 1, 2]
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    with pytest.raises(UserError):
+        list(open_source("x" * 5000 + ".mp4"))
+    (tmp_path / "list.txt").write_bytes(b"a\0b.jpg\n")
+    with pytest.raises(UserError, match="a line holds a NUL"):
+        open_source(str(tmp_path / "list.txt"))
 
 
 def test_labels_are_drawn_on_request():

@@ -46,6 +46,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} ({self.prog} --help)\n")
 
 
+def not_negative(text: str) -> int:
+    """A whole number from 0, as `type` of a flag."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return int(text)
+
+
 def config_parser(description: str, epilog: str = "", needs_cfg: bool = True) -> Parser:
     """A parser with --cfg and free SECTION.KEY=value overrides."""
     parser = Parser(description=description, epilog=epilog)

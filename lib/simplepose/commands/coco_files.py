@@ -7,7 +7,7 @@ import contextlib
 import json
 import reprlib
 
-from simplepose.commands.cli import Parser
+from simplepose.commands.cli import Parser, not_negative
 from simplepose.core.errors import UserError, optional_packages
 
 EXAMPLES = """examples:
@@ -29,7 +29,7 @@ def main() -> int | None:
     which = command.add_mutually_exclusive_group(required=True)
     which.add_argument("--count", type=int, metavar="N", help="this many images, drawn at random")
     which.add_argument("--ids", metavar="FILE", help="a text file of image ids, separated by spaces or lines")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="for --count (default: %(default)s)")
+    command.add_argument("--seed", type=not_negative, default=0, metavar="N", help="for --count (default: %(default)s)")
 
     command = commands.add_parser("persons", help="one category's annotations and images, without outlines")
     command.add_argument("annotations", help="annotation file")
@@ -88,7 +88,7 @@ def convert(args: argparse.Namespace) -> None:
     from simplepose.scale.table import read_table
 
     people = 0
-    with written_whole(args.output) as scratch, contextlib.closing(CocoResults(scratch)) as results:
+    with written_whole(args.output) as scratch, contextlib.closing(CocoResults(scratch, None)) as results:
         for frame, poses in read_table(*open_storage(args.table)):
             results.add(frame, poses)
             people += len(poses)

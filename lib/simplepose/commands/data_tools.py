@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simplepose.commands.cli import Parser
+from simplepose.commands.cli import Parser, not_negative
 from simplepose.core.errors import UserError
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from simplepose.core.skeletons import Skeleton
     from simplepose.data.formats.base import ImageFolder, Labels
 
@@ -61,7 +63,12 @@ def main() -> int | None:
 
     command = commands.add_parser("mpii-from-mat", help="MPII's official MATLAB file as the original's JSON files")
     command.add_argument("input", metavar="MAT", help="mpii_human_pose_v1_u12_1.mat")
-    command.add_argument("--output", required=True, metavar="FOLDER", help="folder to write annot/ into")
+    command = commands.add_parser("lspet-from-mat", help="LSPET's official MATLAB file in the same form")
+    command.add_argument("input", metavar="MAT", help="joints.mat")
+    for name in ("mpii-from-mat", "lspet-from-mat"):
+        commands.choices[name].add_argument(
+            "--output", required=True, metavar="FOLDER", help="folder to write annot/ into"
+        )
 
     command = commands.add_parser("stats", help="what a set is made of")
     add_input(command, "coco")
@@ -81,7 +88,7 @@ def main() -> int | None:
 
     for name in ("split", "draw"):
         command = commands.choices[name]
-        command.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+        command.add_argument("--seed", type=not_negative, default=0, metavar="N", help="default: %(default)s")
         command.add_argument("--output", required=True, metavar="PATH", help="folder, or picture, to write")
 
     command = commands.add_parser("sigmas", help="the OKS fall-offs of joints, measured")
@@ -92,8 +99,8 @@ def main() -> int | None:
     command.add_argument("--model-file", metavar="FILE", help="instead: from what this network misses the labels by")
     args = parser.parse_args()
     recipes = {
-        "convert": convert, "check": check, "mpii-from-mat": mpii_from_mat, "stats": stats, "split": split,
-        "draw": draw, "sigmas": sigmas,
+        "convert": convert, "check": check, "mpii-from-mat": mpii_from_mat, "lspet-from-mat": lspet_from_mat,
+        "stats": stats, "split": split, "draw": draw, "sigmas": sigmas,
     }  # fmt: skip
     return recipes[args.command](args)
 
@@ -176,25 +183,40 @@ def check(args: argparse.Namespace) -> int:
 
 
 def mpii_from_mat(args: argparse.Namespace) -> None:
+    from simplepose.data.mpii_mat import ORIGINAL, read_release
+
+    found = read_release(args.input, progress)
+    write_sets(args.output, *found, "from MPII's RELEASE", ORIGINAL, "the original's JSON has")
+
+
+def lspet_from_mat(args: argparse.Namespace) -> None:
+    from simplepose.data.lspet_mat import EXPECTED, read_joints
+
+    write_sets(args.output, *read_joints(args.input), "from LSPET's joints", EXPECTED, "the results here are of")
+
+
+def write_sets(
+    output: str, entries: dict[str, list], head_boxes: list, left_out: Counter, origin: str, usual: dict, whose: str
+) -> None:
+    """Write annot/ of sets in MPII's JSON form, and say how many persons they have."""
     import json
 
     from simplepose.data.formats.base import written_folder
-    from simplepose.data.mpii_mat import ORIGINAL, read_release, write_ground_truth
+    from simplepose.data.mpii_mat import write_ground_truth
 
-    entries, head_boxes, left_out = read_release(args.input, progress)
-    with written_folder(args.output) as folder:
+    with written_folder(output) as folder:
         (folder / "annot").mkdir()
         for image_set, persons in entries.items():
             text = json.dumps(persons)
             (folder / "annot" / f"{image_set}.json").write_text(text, encoding="utf-8")
         if entries["valid"]:
-            write_ground_truth(folder / "annot" / "gt_valid.mat", entries["valid"], head_boxes, "from MPII's RELEASE")
+            write_ground_truth(folder / "annot" / "gt_valid.mat", entries["valid"], head_boxes, origin)
     for what, count in left_out.most_common():
         print(f"left out: {count} {what}")
     for image_set, persons in entries.items():
-        original = ORIGINAL.get(image_set)
-        beside = f" (the original's JSON has {original})" if original not in (None, len(persons)) else ""
-        print(f"=> {args.output}/annot/{image_set}.json: {len(persons)} persons{beside}")
+        number = usual.get(image_set)
+        beside = f" ({whose} {number})" if number not in (None, len(persons)) else ""
+        print(f"=> {output}/annot/{image_set}.json: {len(persons)} persons{beside}")
 
 
 def stats(args: argparse.Namespace) -> None:

@@ -131,14 +131,11 @@ def plot_curve(pckh, predictions, truth, path: str) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    import numpy as np
 
     from simplepose.core.files import written_whole
 
-    curve = pckh.pckh(predictions, truth, pckh.CURVE_THRESHOLDS)  # (T, K)
     figure, axes = plt.subplots(figsize=(6, 4.5), constrained_layout=True)
-    for column, names in pckh.COLUMNS.items():
-        line = np.mean([curve[:, truth.joint_names.index(name)] for name in names], axis=0)
+    for column, line in pckh.column_curves(predictions, truth, pckh.CURVE_THRESHOLDS).items():
         axes.plot(pckh.CURVE_THRESHOLDS, line, label=f"{column} {line[-1]:.1f}")
     axes.set(xlabel="threshold (fraction of the head size)", ylabel="PCKh (%)", xlim=(0, 0.5), ylim=(0, 100))
     axes.grid(alpha=0.3)

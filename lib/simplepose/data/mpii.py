@@ -16,6 +16,7 @@ from simplepose.data.sample import PoseSample, is_test_set
 
 PIXELS_PER_SCALE = 200  # MPII's `scale` is a person's height in units of 200 pixels
 MIN_SCALE = 1e-3  # a fifth of a pixel: anything smaller is not a person
+HEAD_SIZE_FACTOR = 0.6  # of the head box's diagonal: the length that PCKh counts in; MPII's evaluation: SC_BIAS
 CENTER_DROP = 15  # pixels per scale: the annotated centre sits high, this keeps feet in the crop
 
 
@@ -33,6 +34,7 @@ def load_mpii(root: str | Path, image_set: str, data_format: str = "jpg") -> lis
     Raises:
         UserError: missing or malformed file, a joint count that is not 16, a value that is not a number, no persons.
     """
+    root = root or "."
     path = Path(root) / "annot" / f"{image_set}.json"
     entries = read_entries(path)
     where = f"{path}: entry"

@@ -15,16 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from simplepose.core.errors import UserError
-from simplepose.core.files import require_regular
 from simplepose.core.skeletons import MPII
+from simplepose.data.mat_files import read_mat
 
 JOINT_NAMES = (  # of gt_valid.mat
     "rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor", "neck", "head",
     "rwri", "relb", "rsho", "lsho", "lelb", "lwri",
 )  # fmt: skip
 ORIGINAL = {"train": 22246, "valid": 2958}  # persons of the original JSON files
-MAT_BYTES = 1 << 28  # the official file has 12 MB
 
 
 def read_release(
@@ -39,21 +37,14 @@ def read_release(
     Raises:
         UserError: not that file.
     """
-    from scipy.io import loadmat
+    what = "MPII's annotation, with RELEASE.annolist"
+    return read_mat(path, "RELEASE", what, lambda release: _sets(release, progress))
 
-    require_regular(path, "MATLAB", MAT_BYTES)
-    try:
-        content = loadmat(str(path), squeeze_me=True, struct_as_record=False)
-        if "RELEASE" not in content:
-            raise ValueError("it holds " + (", ".join(name for name in content if name[:2] != "__") or "nothing"))
-        release = content["RELEASE"]
-        images, is_train = np.atleast_1d(release.annolist), np.atleast_1d(release.img_train)
-        if len(images) != len(is_train):
-            raise ValueError(f"{len(images)} images, and {len(is_train)} entries of img_train")
-    except NotImplementedError:
-        raise UserError(f"{path} is of MATLAB 7.3; save it as version 5, as the official file is") from None
-    except Exception as error:  # whatever scipy raises on a file that is damaged or another
-        raise UserError(f"{path} is not MPII's annotation, with RELEASE.annolist: {error}") from None
+
+def _sets(release: Any, progress: Callable[[Iterable], Iterable]) -> tuple[dict, list[np.ndarray], Counter]:
+    images, is_train = np.atleast_1d(release.annolist), np.atleast_1d(release.img_train)
+    if len(images) != len(is_train):
+        raise ValueError(f"{len(images)} images, and {len(is_train)} entries of img_train")
     order = {name: place for place, name in enumerate(valid_images())}
     sets: dict[str, list] = {"train": [], "valid": [], "test": []}
     left_out: Counter = Counter()

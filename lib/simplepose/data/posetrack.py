@@ -17,6 +17,7 @@ import numpy as np
 from simplepose.core.errors import UserError
 from simplepose.core.files import read_json
 from simplepose.data.fields import is_id, numbers_of
+from simplepose.data.mpii import HEAD_SIZE_FACTOR
 
 # The 15 joints that are scored, in the order of 2017's ids; `neck` and MPII's `upper_neck` are called head_bottom.
 JOINTS = (
@@ -30,7 +31,6 @@ JOINTS_2018 = (
     "right_ankle",
 )  # fmt: skip
 SAME_JOINT = {"upper_neck": "head_bottom", "neck": "head_bottom"}
-HEAD_SIZE_FACTOR = 0.6  # of the head box's diagonal, as in MPII
 
 
 @dataclass(frozen=True)

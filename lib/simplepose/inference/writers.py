@@ -10,10 +10,10 @@ import io
 import itertools
 import json
 import os
-import secrets
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,6 +50,7 @@ class Output:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
+        self.written: list[Path] = []  # where there is a file for each frame
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         raise NotImplementedError
@@ -58,7 +59,7 @@ class Output:
         """Complete the files; nothing to do where each is written at once."""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.paths[0].as_posix()}" + _more(self.paths)
+        return f"{self.what}: {self.written[0].as_posix()}" + _more(self.written) if self.written else f"no {self.what}"
 
 
 class Painter:
@@ -68,7 +69,7 @@ class Painter:
         min_score: joints with a lower score are skipped.
         numbers, scores: write each person's track, or else place in the frame's list, and score, above the box.
         plain: cover the image first, so that nobody can be recognised.
-        trails: draw the way of each tracked person over the last `TRAIL` frames.
+        trails: draw the path of each tracked person over the last `TRAIL` frames.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Drawings(Output):
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
         if frame.image is not None and not frame.failure:
             write_image(self.paths[frame.index], frame.image)
+            self.written.append(self.paths[frame.index])
 
 
 class DrawnVideo(Output):
@@ -189,42 +191,47 @@ class JsonPerImage(Output):
         }
         with written_whole(path) as scratch:
             scratch.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8", NOT_UTF8)
+        self.written.append(path)
 
 
 class _RecordFile(Output):
     """A text file written record by record under a scratch name, and renamed when it is closed.
 
-    Nothing is kept in memory: a run over a camera may last for days.
+    Nothing is kept in memory: a run over a camera may last for days. When the disk is full, an older file of that name
+    stays.
     """
 
     def __init__(self, path: Path, head: str, tail: str, separator: str):
         super().__init__([path])
-        _make_folder(path)
-        self.path = path
         self.tail = tail
         self.separator = separator
-        self._scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        self._file = ExitStack()
+        scratch = self._file.enter_context(written_whole(path))
         try:
-            self._stream = open(self._scratch, "w", encoding="utf-8", errors=NOT_UTF8, newline="")  # noqa: SIM115
+            stream = scratch.open("w", encoding="utf-8", errors=NOT_UTF8, newline="")
+            self._stream = self._file.enter_context(stream)
             self._stream.write(head)
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
+            self._give_up(error)
         self._first = True
 
     def write(self, record: str) -> None:
         try:
             self._stream.write(record if self._first else self.separator + record)
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}") from None
+            self._give_up(error)
         self._first = False
 
     def close(self) -> None:
-        try:
-            self._stream.write(self.tail)
-            self._stream.close()
-            os.replace(self._scratch, self.path)
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}") from None
+        if not self._stream.closed:
+            with self._file:
+                self._stream.write(self.tail)
+            self.written = [*self.paths]
+
+    def _give_up(self, error: OSError) -> None:
+        """Remove the scratch file, and raise the error as a `UserError`."""
+        with self._file:
+            raise error
 
 
 class JsonVideo(_RecordFile):
@@ -245,16 +252,18 @@ class JsonVideo(_RecordFile):
 class CocoResults(_RecordFile):
     """COCO's results form for keypoints, readable by pycocotools' `loadRes`.
 
-    `image_id` is the number that the file name spells (139 for 000000000139.jpg), else, and for videos, the frame's
-    index; `file_name` says which image it is.
+    `file_name` says which image it is.
+
+    Args:
+        ids: `image_id` by frame index, as `numbered_images` gives it; None for a video, where it is the index.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, ids: Sequence[int] | None):
         super().__init__(path, "[\n", "\n]\n", ",\n")
+        self._ids = ids
 
     def add(self, frame: Frame, poses: Sequence[Pose]) -> None:
-        stem = Path(frame.name).stem
-        image_id = int(stem) if stem.isdecimal() and not frame.is_video else frame.index
+        image_id = frame.index if self._ids is None else self._ids[frame.index]
         for pose in poses:
             points = np.column_stack([pose.keypoints, pose.scores]).ravel()  # x, y, score of each joint
             record = {
@@ -369,6 +378,7 @@ class NpzTable(Output):
                 **{name: np.array([getattr(pose, name) for pose in poses], dtype=np.float64) for name in SCORES},
                 **({} if None in tracks or not tracks else {"track_id": np.array(tracks)}),
             )
+        self.written = [self.path]
 
 
 def choose_outputs(
@@ -391,7 +401,7 @@ def choose_outputs(
     elif draw:
         outputs.append(Drawings(drawings))
     if form == "coco":
-        outputs.append(CocoResults(coordinates[0]))
+        outputs.append(CocoResults(coordinates[0], None if source.is_video else numbered_images(source.paths)))
     elif form == "csv":
         outputs.append(CsvTable(skeleton, coordinates[0]))
     elif form == "npz":
@@ -415,7 +425,7 @@ def require_free(source: ImageFiles | Video, output: str | None, form: str, draw
     drawings, coordinates = _places(source, output, form, draw)
     if draw and source.is_video:
         require_format(drawings[0])
-    taken = [path for path in (*(drawings if draw else ()), *coordinates) if path.exists()]
+    taken = [path for path in (*(drawings if draw else ()), *coordinates) if os.path.exists(path)]
     sources = {os.path.realpath(path) for path in (source.paths if not source.is_video else [source.path])}
     for path in taken:
         if os.path.realpath(path) in sources:
@@ -429,7 +439,7 @@ def require_free(source: ImageFiles | Video, output: str | None, form: str, draw
 def _places(source: ImageFiles | Video, output: str | None, form: str, draw: bool) -> tuple[list[Path], list[Path]]:
     """The files of the drawings, one per image or one for a video, and those of the coordinates."""
     extension = FORMATS[form]
-    is_folder = not output or Path(output).is_dir() or output.endswith(("/", os.sep))
+    is_folder = not output or os.path.isdir(output) or output.endswith(("/", os.sep))
     one_table = source.is_single or source.is_video or form != "json"
     if not is_folder and Path(output).suffix.lower() == extension and one_table and not draw:
         return [], [Path(output)]
@@ -457,6 +467,17 @@ def _name(source: ImageFiles | Video) -> str:
         return f"camera{source.path}"
     path = urlsplit(source.name).path if ADDRESS.match(source.name) else source.name
     return Path(path).stem or "stream"
+
+
+def numbered_images(names: Sequence[str]) -> list[int]:
+    """An id for each image: the number that its name spells (139 for 000000000139.jpg), unless two spell the same;
+    those without one are counted from the largest on."""
+    stems = [Path(name).stem for name in names]
+    numbers = {place: int(stem) for place, stem in enumerate(stems) if stem.isdecimal()}
+    if len(set(numbers.values())) < len(numbers):
+        numbers = {}
+    others = itertools.count(max(numbers.values(), default=-1) + 1)
+    return [numbers[place] if place in numbers else next(others) for place in range(len(stems))]
 
 
 def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:

@@ -92,12 +92,8 @@ class PckhSet:
     def curves(self, predictions: Predictions) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """PCKh over the threshold, a line for each column of the table: each column's distribution of distances."""
         thresholds = np.arange(0, 1.005, 0.01)
-        table = pckh.pckh(predictions.joints, self.truth, thresholds)  # (T, K)
-        names = self.truth.joint_names
-        return {
-            column: (thresholds, np.mean([table[:, names.index(name)] for name in of], axis=0))
-            for column, of in pckh.COLUMNS.items()
-        }
+        lines = pckh.column_curves(predictions.joints, self.truth, thresholds)
+        return {column: (thresholds, line) for column, line in lines.items()}
 
     def person_scores(self, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
         """Right joints and labelled joints of each person, (N,) each; of those that Mean counts."""

@@ -14,12 +14,13 @@ import numpy as np
 from scipy.io import loadmat, savemat, whosmat
 
 from simplepose.core.errors import UserError
-from simplepose.core.files import require_regular, written_whole
+from simplepose.core.files import written_whole
 from simplepose.core.tables import markdown_table
 from simplepose.data.fields import MAX_PIXELS
+from simplepose.data.mat_files import require_bounded
+from simplepose.data.mpii import HEAD_SIZE_FACTOR
 from simplepose.metrics.collector import PredictionCollector
 
-HEAD_SIZE_FACTOR = 0.6  # of the head box's diagonal; MPII's evaluation calls it SC_BIAS
 THRESHOLD = 0.5
 CURVE_THRESHOLDS = np.arange(0, 0.51, 0.01)
 
@@ -35,7 +36,6 @@ COLUMNS = {
 }
 NOT_IN_MEAN = ("pelv", "thor")
 GROUND_TRUTH = ("dataset_joints", "jnt_missing", "pos_gt_src", "headboxes_src")  # arrays of gt_*.mat
-MAX_MAT_BYTES = 2**28
 MAX_MAT_NUMBERS = 10**7  # in an array; MPII's training set has 0.7 million
 PRIMARY = "Mean"
 
@@ -134,7 +134,7 @@ def _finite(content: dict[str, np.ndarray], name: str, path: str | Path) -> np.n
 
 def _load_mat(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Those of the named arrays that a MATLAB file holds; their sizes are checked before they are read."""
-    require_regular(path, "MATLAB", MAX_MAT_BYTES)
+    require_bounded(path, 8 * MAX_MAT_NUMBERS + 1024)
     try:
         for name, shape, _ in whosmat(str(path), appendmat=False):
             if name in names and math.prod(shape) > MAX_MAT_NUMBERS:
@@ -159,12 +159,12 @@ def person_hits(predictions: np.ndarray, truth: PckhGroundTruth) -> tuple[np.nda
 
     `Mean` is 100 times the sum of the former over the sum of the latter.
     """
-    counted = truth.labelled & _in_mean(truth)
+    counted = truth.labelled & in_mean(truth)
     hits = counted & (normalized_errors(predictions, truth) <= THRESHOLD)
     return hits.sum(axis=1), counted.sum(axis=1)
 
 
-def _in_mean(truth: PckhGroundTruth) -> np.ndarray:
+def in_mean(truth: PckhGroundTruth) -> np.ndarray:
     return np.array([name not in NOT_IN_MEAN for name in truth.joint_names])
 
 
@@ -185,6 +185,17 @@ def pckh(predictions: np.ndarray, truth: PckhGroundTruth, thresholds: np.ndarray
         return 100 * counts / truth.labelled.sum(axis=0)
 
 
+def column_curves(predictions: np.ndarray, truth: PckhGroundTruth, thresholds: np.ndarray) -> dict[str, np.ndarray]:
+    """`pckh` of the table's columns, (T,) each: the mean of the sides that are labelled; NaN where none is."""
+    curve = pckh(predictions, truth, thresholds)
+    curves = {}
+    for column, names in COLUMNS.items():
+        places = [truth.joint_names.index(name) for name in names]
+        labelled = [place for place in places if truth.labelled[:, place].any()]
+        curves[column] = curve[:, labelled or places].mean(axis=1)
+    return curves
+
+
 def pckh_metrics(predictions: np.ndarray, truth: PckhGroundTruth) -> dict[str, float]:
     """The table's figures: the seven columns and `Mean` at 0.5, and the mean at 0.10 and at 0.11.
 
@@ -200,19 +211,15 @@ def pckh_metrics(predictions: np.ndarray, truth: PckhGroundTruth) -> dict[str, f
             f"truth for {truth.joints.shape[0]} x {truth.joints.shape[1]}; they belong to different sets"
         )
     curve = pckh(predictions, truth, CURVE_THRESHOLDS)
-    at_half = curve[-1]
-    weights = truth.labelled.sum(axis=0) * _in_mean(truth)
+    weights = truth.labelled.sum(axis=0) * in_mean(truth)
 
     def mean(values: np.ndarray) -> float:
         present = weights > 0
         return float(np.average(values[present], weights=weights[present])) if present.any() else float("nan")
 
-    metrics = {}
-    for column, names in COLUMNS.items():
-        values = [at_half[truth.joint_names.index(name)] for name in names]
-        values = [value for value in values if not np.isnan(value)]  # one side may be labelled nowhere
-        metrics[column] = float(np.mean(values)) if values else float("nan")
-    metrics[PRIMARY] = mean(at_half)
+    columns = column_curves(predictions, truth, CURVE_THRESHOLDS)
+    metrics = {column: float(line[-1]) for column, line in columns.items()}
+    metrics[PRIMARY] = mean(curve[-1])
     metrics["Mean@0.10"] = mean(curve[10])
     metrics["Mean@0.11"] = mean(curve[11])
     return metrics

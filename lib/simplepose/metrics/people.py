@@ -22,7 +22,7 @@ from simplepose.data.fields import MAX_PIXELS, numbers_of
 from simplepose.data.mpii import read_entries
 from simplepose.data.mpii_mat import JOINT_NAMES
 from simplepose.metrics.coco_ap import keypoint_evaluation
-from simplepose.metrics.pckh import NOT_IN_MEAN, PckhGroundTruth
+from simplepose.metrics.pckh import PckhGroundTruth, in_mean
 
 MATCH_OKS = 0.1  # a prediction belongs to a person from here on; Ronchi and Perona's
 
@@ -153,7 +153,8 @@ def mpii_people(truth: PckhGroundTruth, annotations: Path | None) -> People:
                 f"{annotations} has {len(names)} persons, the ground truth {len(image_of)}; they belong to different "
                 "sets"
             )
-        image_of = np.unique(names, return_inverse=True)[1]
+        if all(names):
+            image_of = np.unique(names, return_inverse=True)[1]
     return People(
         skeleton=MPII,
         joints=truth.joints,
@@ -163,7 +164,7 @@ def mpii_people(truth: PckhGroundTruth, annotations: Path | None) -> People:
         sizes=truth.head_sizes,
         size_of="head size",
         image_of=image_of,
-        in_score=np.array([name not in NOT_IN_MEAN for name in truth.joint_names]),
+        in_score=in_mean(truth),
         first_pixel=1,
         names=names,
         image_sizes=np.zeros((len(names), 2)),
