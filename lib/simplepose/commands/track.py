@@ -27,7 +27,7 @@ def main() -> int | None:
     add_run_flags(parser, "posetrack", "json", "coco", "csv", "npz")
     parser.set_defaults(bbox=None, draw_numbers=True)
     add = parser.add_argument
-    add("--draw-trails", action="store_true", help="draw each person's way over the last frames")
+    add("--draw-trails", action="store_true", help="draw each person's path over the last frames")
     add("--similarity", choices=("flow", "pose", "bbox"), help="what tells people apart; default: flow")
     add("--memory", type=int, metavar="N", help="frames remembered, so that who was hidden keeps the id; default: 10")
     add("--no-propagate", action="store_true", help="look only where the detector finds somebody")
