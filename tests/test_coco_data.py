@@ -14,7 +14,7 @@ import pytest
 from simplepose.core.errors import UserError
 from simplepose.core.images import read_image
 from simplepose.core.skeletons import COCO, Skeleton
-from simplepose.data.coco import annotation_file, load_coco, read_coco
+from simplepose.data.coco import annotation_file, load_coco, read_coco, sort_detections
 from simplepose.data.coco_files import draw_images, keep_category, merge_detections, subset
 
 DOT = Skeleton("dot", joints=("dot",), pairs=(), limbs=(), sigmas=(0.05,))
@@ -94,6 +94,8 @@ def test_annotated_boxes_are_clipped_to_the_image(tmp_path, box, clipped):
 )
 def test_who_is_left_out(tmp_path, changes):
     assert len(load(tmp_path, content(annotation(id=2), annotation(**changes)))) == 1
+    with pytest.raises(UserError, match=r"val2017\.json has no person"):
+        load(tmp_path, content(annotation(**changes)))
 
 
 def test_persons_come_image_by_image(tmp_path):
@@ -323,6 +325,12 @@ def test_strip_to_persons():
     assert part["categories"] == both[:1]
     with pytest.raises(UserError, match="no category 'cat'; the file has person, bicycle"):
         keep_category(whole, "cat")
+
+
+def test_detections_without_an_image_are_malformed_whatever_the_images():
+    entries = [detection(), {"category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}, detection(image_id=[1])]
+    kept, faults = sort_detections(entries, None, {1})
+    assert kept == entries[:1] and list(faults.values()) == [[1, 2]]
 
 
 def test_merging_keeps_a_box_once():

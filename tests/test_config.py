@@ -119,6 +119,7 @@ def test_files_of_the_earlier_port_load_unchanged(write):
         ("TRAIN: {OPTIMIZER: lion}", "one of adam, adamw, sgd"),
         ("GPUS: first", "device numbers"),
         ("MODEL: [1, 2", "not valid YAML"),
+        ("TRAIN: {LR: 0.5}\nDATASET: {FLIP: true}\nTRAIN: {BATCH_SIZE: 2}", "not valid YAML: a key is there twice"),
         ("TRAIN: {KEEP_CHECKPOINTS: 1" + 29 * "0" + "}", "KEEP_CHECKPOINTS must be at least 1 and at most 1000"),
         ("TRAIN: {SEED: 18446744073709551616}", "TRAIN.SEED must be .*at most 4294967295"),
         ("TRAIN: {LR: 0x" + 300 * "f" + "}", "TRAIN.LR must be a number .*found a whole number of about 360 digits"),

@@ -146,8 +146,10 @@ def test_a_broken_cache_is_made_anew(noise, tmp_path, damage):
         np.save(index, np.zeros(3))
     else:
         index.unlink()
+    pixels.with_name(f"{pixels.name}.0123abcd.part").write_bytes(b"of a process that was killed")
     cache = open_crop_cache(tmp_path / "cache", samples, SETTINGS, SIZE_WH, 1)
     assert_same_crops(crops(samples, cache), crops(samples))
+    assert not list((tmp_path / "cache").glob("*.part"))
 
 
 def test_a_flipped_bit_is_noticed_and_mended(noise, tmp_path, caplog):

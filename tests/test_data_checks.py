@@ -220,6 +220,14 @@ def test_leaks_are_found_whatever_the_file_is_called():
     assert not near.wrong and (near.examples[0].picture.name, near.count) == ("val_9.png", 1)
 
 
+def test_a_camera_that_never_moves_is_one_example_an_image():
+    train, valid = a_set(0), a_set(1, "val")
+    for fact in (*train.facts, *valid.facts):
+        fact.thumb = train.facts[0].thumb
+    (near,) = leaks(train, valid)
+    assert len(near.examples) == near.count == CATS
+
+
 def test_leaks_where_no_image_can_be_read():
     """As with a wrong folder: that is the finding, and the check goes on."""
     train, valid = a_set(0), a_set(1, "val")

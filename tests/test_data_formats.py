@@ -233,6 +233,52 @@ def test_the_left_one_of_a_yolo_pair_comes_first(tmp_path):
     assert again.skeleton.pairs == MPII.pairs
 
 
+def test_yolo_sets_may_use_one_name_twice(tmp_path):
+    """train and val both have a.png; which one is meant is known from where it was found."""
+    for image_set in ("train", "val"):
+        a_picture(tmp_path / "images" / image_set / "a.png")
+    person = Person({"nose": (70.0, 40.0, 2)}, (20, 10, 100, 50))
+    reader("yolo-pose").write(Labels(FACE, [Picture("a.png", 200, 100, [person])]), tmp_path, "train")
+    images = ImageFolder(tmp_path)
+    labels = reader("yolo-pose").read(tmp_path / "data.yaml", images)
+    put_images(labels, images, tmp_path / "out")
+    assert images.find("a.png") == tmp_path / "images" / "train" / "a.png"
+    assert labels.pictures[0].persons[0].points["nose"] == pytest.approx((70, 40, 2))
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+def test_photographs_that_exif_turns_are_refused_where_labels_mean_them_upright(orientation, tmp_path):
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    path = tmp_path / "images" / "train" / "a.jpg"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation]) + b"\0" * 7
+    segment = b"Exif\0\0" + tiff
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:])
+    reader("yolo-pose").write(Labels(FACE, [Picture("a.jpg", 64, 64)]), tmp_path, "train")
+    with pytest.raises(UserError, match=r"a\.jpg is turned by EXIF"):
+        reader("yolo-pose").read(tmp_path / "data.yaml", ImageFolder(tmp_path))
+    (tmp_path / "poses.csv").write_text("image,nose_x,nose_y,nose_score\na.jpg,1,2,0.9\n")
+    with pytest.raises(UserError, match=r"a\.jpg is turned by EXIF"):
+        reader("csv").read(tmp_path / "poses.csv", ImageFolder(tmp_path))
+    (tmp_path / "labels.csv").write_text("image,nose_x,nose_y\na.jpg,1,2\n")  # not of infer.py: as stored
+    assert reader("csv").read(tmp_path / "labels.csv", ImageFolder(tmp_path)).pictures[0].width == 64
+
+
+def test_limbs_of_a_cvat_drawing_whatever_the_names(tmp_path):
+    skeleton = skeleton_of("x", ['a & "b"', "c"], limbs=[['a & "b"', "c"]])
+    picture = Picture("a.png", 9, 9, [Person({'a & "b"': (1.0, 2.0, 2), "c": (3.0, 4.0, 2)})])
+    reader("cvat").write(Labels(skeleton, [picture]), tmp_path, "train")
+    again = reader("cvat").read(tmp_path / "annotations.xml", ImageFolder(None)).skeleton
+    assert again.limbs == (('a & "b"', "c"),)
+
+
+def test_a_damaged_picture_does_not_end_the_reading(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "a.csv").write_text("image,nose_x,nose_y\na.png,1,2\n")
+    assert reader("csv").read(tmp_path / "a.csv", ImageFolder(tmp_path)).pictures[0].width == 0
+
+
 def test_a_part_of_a_coco_file_without_file_names(tmp_path):
     path = tmp_path / "all.json"
     annotations = [{"image_id": 7, "category_id": 1, "keypoints": [1, 1, 2]}]
@@ -313,10 +359,17 @@ def test_pairs_are_inferred_from_names():
         ("a/b.jpg", "a/b.jpg"), ("../../etc/x.jpg", "x.jpg"), ("/abs/x.jpg", "x.jpg"), ("C:\\photos\\x.jpg", "x.jpg"),
         ("/data/upload/3/1234abcd-x.jpg", "1234abcd-x.jpg"), ("/data/local-files/?d=photos%2Fx.jpg", "photos/x.jpg"),
         ("https://host/y/x%20y.jpg?token=1", "x y.jpg"), ("/data/local-files/?d=../x.jpg", "x.jpg"),
+        ("//etc/x.jpg", "x.jpg"), ("\\\\nas\\photos\\x.jpg", "x.jpg"),
     ],
 )  # fmt: skip
 def test_names_stay_inside(name, safe):
     assert safe_name(name) == safe
+
+
+@pytest.mark.parametrize("name", ["", "/", "//", "a/..", "a\n.jpg", "http://[a/b.jpg"])
+def test_what_is_no_name_of_an_image(name):
+    with pytest.raises(UserError, match="is not the name of an image"):
+        safe_name(name)
 
 
 FAULTS = [
@@ -343,6 +396,10 @@ FAULTS = [
      'NaN}], "categories": [{"id": 1, "keypoints": ["nose"]}]}', "annotation 0: nan is not a number of pixels"),
     ("coco", '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": [], "categories": '
      '[{"id": 1, "keypoints": ["nose"]}]}', "image 1 has the id 1 of an earlier one"),
+    ("coco", '{"images": [], "annotations": 5}', "is not in COCO's format"),
+    ("coco", '{"images": [{"id": 1, "file_name": "a", "width": 1e400}], "categories": [{"id": 1, "keypoints": '
+     '["nose"]}]}', "inf is not a number of pixels"),
+    ("cvat", '<?xml version="1.0" encoding="foo"?><annotations/>', "is not as CVAT for images 1.1 writes it"),
     ("mpii", '[{"image": "a.png", "center": [1], "scale": 1}]', "entry 0 is"),
 ]  # fmt: skip
 

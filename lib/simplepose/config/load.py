@@ -73,7 +73,7 @@ def load_config(
         for name, key in KEYS.items():
             if name not in layer and any(source in layer for source in key.derived_from):
                 _set(config, name, None, str(where))
-    where = str(path or file)
+    where = str(path or file or "command line")
     _derive(config, where)
     _check(config, where)
     return EasyDict(config)
@@ -257,7 +257,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
         if number is None:
             raise wrong("a number")
         value = number
-    elif isinstance(default, int) or KEYS[key].kind is int:
+    elif isinstance(default, int) or default is None:  # derived ones, HEATMAP_SIZE apart, are whole numbers
         if not _is_int(value):
             raise wrong("a whole number")
     elif isinstance(default, str):

@@ -34,8 +34,7 @@ class Key(NamedTuple):
         limits: lowest and highest value; for a list, of each entry. Values outside are meaningless or would exhaust the
             memory.
         is_size: (width, height), or one number for both.
-        kind: its type where the default is None.
-        derived_from: once one of these is overridden on the command line, its derived value is stale.
+        derived_from: once one of these is written in a later layer, its derived value is stale.
         described: stored in weight files: needed to rebuild the network, to preprocess its input or to decode heatmaps.
         circumstance: may differ between two runs of one experiment: affects where and how fast it runs, not the result.
         inert: why it has no effect; a value other than the default causes a warning with this text.
@@ -45,7 +44,6 @@ class Key(NamedTuple):
     choices: tuple = ()
     limits: tuple[float, float] | None = None
     is_size: bool = False
-    kind: type | None = None
     derived_from: tuple[str, ...] = ()
     described: bool = False
     circumstance: bool = False
@@ -92,7 +90,6 @@ KEYS: dict[str, Key] = {
     "MODEL.DEPTH": Key(
         None,
         choices=(18, 34, 50, 101, 152),
-        kind=int,
         derived_from=("MODEL.EXTRA.NUM_LAYERS",),
         described=True,
     ),
@@ -103,7 +100,6 @@ KEYS: dict[str, Key] = {
     "MODEL.NUM_JOINTS": Key(
         None,
         limits=(1, MAX_JOINTS),
-        kind=int,
         derived_from=("DATASET.DATASET", "DATASET.SKELETON"),
         described=True,
     ),
@@ -127,7 +123,7 @@ KEYS: dict[str, Key] = {
     "MODEL.EXTRA.NUM_DECONV_LAYERS": Key(3, limits=(1, MAX_DECONVS), described=True),
     "MODEL.EXTRA.NUM_DECONV_FILTERS": Key([256, 256, 256], limits=(1, MAX_CHANNELS), described=True),
     "MODEL.EXTRA.NUM_DECONV_KERNELS": Key([4, 4, 4], limits=(2, 4), described=True),
-    "MODEL.EXTRA.NUM_LAYERS": Key(None, kind=int, derived_from=("MODEL.DEPTH",)),  # the original's name for MODEL.DEPTH
+    "MODEL.EXTRA.NUM_LAYERS": Key(None, derived_from=("MODEL.DEPTH",)),  # the original's name for MODEL.DEPTH
     # score, probability, score, probability, ...: what makes a joint's score the probability that it is right, from
     # analyze.py; empty: scores are the heatmaps' maxima. Poses get it (infer, deploy), COCO's rescoring does not
     "MODEL.CALIBRATION": Key([], described=True),

@@ -114,6 +114,7 @@ def run_command(main: Callable[[], int | None]) -> int:
     # OpenCV prints hundreds of lines about a broken picture or video; our error is one line. Read at OpenCV's import.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))  # as core.images, of headers that it cannot read
     if hasattr(sys.stdout, "reconfigure"):  # a file name that is not UTF-8 is printed, not an error
         sys.stdout.reconfigure(errors="backslashreplace")
     with _interruptions() as came:

@@ -192,6 +192,9 @@ def _bounded_loader() -> type:
             if alias:
                 self.require(id(node) in self.values, "an alias holds itself")
                 return node
+            if isinstance(node, yaml.MappingNode):
+                keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+                self.require(len(set(keys)) == len(keys), "a key is there twice")
             children = node.value if not isinstance(node, yaml.ScalarNode) else ()
             if isinstance(node, yaml.MappingNode):
                 children = [child for pair in children for child in pair]

@@ -86,6 +86,7 @@ def load_coco(
     Raises:
         UserError: missing or malformed file, another skeleton's annotations, no persons.
     """
+    root = root or "."
     truth = read_coco(annotation_file(root, image_set), skeleton)
     folder = image_set.replace("test-dev", "test")  # test-dev2017 is a list of images of test2017
     folder = f"{root}/images/{folder}.zip@" if data_format == "zip" else f"{root}/images/{folder}/"
@@ -239,7 +240,7 @@ def _annotated_persons(truth: CocoAnnotations, paths: dict[int, str], aspect_rat
     """Annotated boxes, clipped to the image as `_load_coco_keypoint_annotation_kernal` of the original does."""
     order = {image_id: row for row, image_id in enumerate(truth.images)}
     labelled = truth.keypoints.any(axis=(1, 2)).tolist()
-    rows = [n for n, a in enumerate(truth.annotations) if labelled[n] and not a["iscrowd"] and a["area"] > 0]
+    rows = [n for n, a in enumerate(truth.annotations) if labelled[n] and not a["iscrowd"]]
     rows.sort(key=lambda row: order[truth.annotations[row]["image_id"]])
     if not rows:
         raise UserError(f"{truth.path} has no person with keypoints" + _without_labels(truth))
@@ -251,9 +252,13 @@ def _annotated_persons(truth: CocoAnnotations, paths: dict[int, str], aspect_rat
     low = np.maximum(box[:, :2], 0)  # left, top
     high = np.minimum(image_size - 1, low + np.maximum(box[:, 2:] - 1, 0))
     centers, sizes = box_to_crop(np.concatenate([low, high - low], axis=1), aspect_ratio)
-    inside = (high >= low).all(axis=1) & (sizes > 0).all(axis=1)
+    inside = (high >= low).all(axis=1) & (sizes > 0).all(axis=1) & np.array([person["area"] > 0 for person in persons])
     if not inside.all():
-        logger.warning("=> %s: skipped %d persons whose box is not in the image", truth.path, (~inside).sum())
+        logger.warning(
+            "=> %s: skipped %d persons whose box is not in the image or whose area is 0", truth.path, (~inside).sum()
+        )
+    if not inside.any():
+        raise UserError(f"{truth.path} has no person whose box is in its image and whose area is above 0")
     joints, visible = keypoints[..., :2], keypoints[..., 2].clip(0, 1).astype(np.float32)
     return [
         PoseSample(paths[person["image_id"]], *crop_and_joints, person["image_id"], person["category_id"])
@@ -337,6 +342,8 @@ def _detection_fault(entry: Any, image_ids: Collection[int] | None, category_ids
     try:
         if entry["category_id"] not in category_ids:
             return OTHER_CATEGORY
+        if image_ids is None and not is_id(entry["image_id"]):
+            return MALFORMED
         if image_ids is not None and entry["image_id"] not in image_ids:
             return UNKNOWN_IMAGE
         x, y, width, height = entry["bbox"]

@@ -28,7 +28,7 @@ def subset(content: Content, image_ids: Collection[int]) -> Content:
         raise UserError(f"{len(missing)} of the {len(wanted)} images are not in the file, such as id {min(missing)}")
     kept = {**content, "images": [image for image in content["images"] if image["id"] in wanted]}
     if "annotations" in content:
-        kept["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in wanted]
+        kept["annotations"] = [entry for entry in content["annotations"] or () if entry["image_id"] in wanted]
     return kept
 
 

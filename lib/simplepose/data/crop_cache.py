@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from simplepose.core.errors import UserError
-from simplepose.core.files import size_text, written_whole
+from simplepose.core.files import remove_scratch, size_text, written_whole
 from simplepose.core.images import image_file, read_image
 from simplepose.core.threads import results_in_order
 from simplepose.data.augment import AugmentationSettings
@@ -224,6 +224,8 @@ def _make(pixels: Path, samples: Sequence[PoseSample], regions: Sequence[Region]
 
     index = np.zeros(len(samples), INDEX)
     _index_path(pixels).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # on Windows another process, which no lock holds off, may be writing it
+        remove_scratch(pixels.parent, pixels.name)
     with written_whole(pixels) as scratch, open(scratch, "wb") as stream:
         for patches in progress_bar(
             results_in_order(cut, by_image.items(), max(1, workers)), len(by_image), "crop cache"

@@ -21,8 +21,8 @@ def group_of(name: str, pattern: str | None = None) -> str:
         UserError: a pattern that is none, or does not match.
     """
     if pattern is None:
-        path = PurePosixPath(name)
-        return str(path.with_name(re.sub(r"[ _.-]*\d+$", "", path.stem) or "_"))
+        path = PurePosixPath(name.strip("/") or "_")
+        return str(path.with_name(re.sub(r"(?<![ _.-])[ _.-]*\d+$", "", path.stem) or "_"))
     try:
         match = re.search(pattern, name)
     except re.error as error:

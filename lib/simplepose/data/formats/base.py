@@ -21,7 +21,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from simplepose.core.errors import UserError, has_control, shown
-from simplepose.core.images import image_size_wh
+from simplepose.core.files import read_bytes
+from simplepose.core.images import MAX_IMAGE_BYTES, decode_image, image_size_wh
 from simplepose.core.skeletons import Skeleton
 from simplepose.data.fields import MAX_PIXELS
 from simplepose.data.joint_names import plain_name, skeleton_of
@@ -101,14 +102,17 @@ class ImageFolder:
         self.root = None if root is None else Path(root)
         if self.root is not None and not self.root.is_dir():
             raise UserError(f"no such folder of images: {root}")
+        self.known: dict[str, Path] = {}  # files that a reader has found already
         self._by_name: dict[str, Path | None] | None = None
 
     def find(self, name: str) -> Path | None:
         """The file: <root>/<name>, or the only one of this name in any folder below; None if there is none."""
+        if name in self.known:
+            return self.known[name]
         if self.root is None:
             return None
         direct = self.root / safe_name(name)
-        if direct.is_file():
+        if os.path.isfile(direct):  # which is false, too, of a name that is too long
             return direct
         if self._by_name is None:
             self._by_name = {}
@@ -130,19 +134,42 @@ class ImageFolder:
             raise UserError(f"the image {shown(name)} is not in {self.root or 'any folder'}; name theirs with --images")
         return image_size_wh(path)
 
+    def size_if_there(self, name: str) -> tuple[int, int]:
+        """Width and height; (0, 0) of an image that is not there or cannot be read."""
+        try:
+            return self.size_wh(name)
+        except UserError:
+            return 0, 0
+
+
+def require_upright(path: Path) -> None:
+    """Refuse a photograph that EXIF turns, where labels mean it as displayed: data sets are read as stored.
+
+    Raises:
+        UserError: it is turned, or mirrored.
+    """
+    data = read_bytes(path, "image", MAX_IMAGE_BYTES)
+    if b"Exif" in data[:1024]:
+        displayed, stored = (decode_image(data, path, apply_exif, reduction=8) for apply_exif in (True, False))
+        if not np.array_equal(displayed, stored):
+            raise UserError(f"{path} is turned by EXIF, which data sets ignore; store it upright, its labels stay")
+
 
 def safe_name(name: str) -> str:
     """A relative path that stays inside of a folder, of a file name or URL that a stranger wrote."""
-    if "?d=" in name:  # Label Studio's local files
-        name = parse_qs(urlsplit(name).query).get("d", [name])[0]
-    elif "://" in name:
-        name = PurePosixPath(unquote(urlsplit(name).path)).name
-    elif name.startswith("/data/upload/"):
-        name = name.rpartition("/")[2]
+    try:
+        if "?d=" in name:  # Label Studio's local files
+            name = parse_qs(urlsplit(name).query).get("d", [name])[0]
+        elif "://" in name:
+            name = PurePosixPath(unquote(urlsplit(name).path)).name
+        elif name.startswith("/data/upload/"):
+            name = name.rpartition("/")[2]
+    except ValueError:  # as http://[a
+        raise UserError(f"{shown(name)} is not the name of an image") from None
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or has_control(name):
+    if not parts or parts[-1] in ("/", "//", "..") or has_control(name):
         raise UserError(f"{shown(name)} is not the name of an image")
-    outside = ".." in parts or parts[0] == "/" or ":" in parts[0]
+    outside = ".." in parts or parts[0][0] == "/" or ":" in parts[0]  # "//" at the start is a root of its own
     return parts[-1] if outside else "/".join(parts)
 
 
@@ -246,7 +273,7 @@ def finish(
 
 @contextmanager
 def written_folder(output: str | os.PathLike) -> Iterator[Path]:
-    """Yield a scratch folder; on success its files are put into `output`, all or none.
+    """Yield a scratch folder; on success its files are put into `output`, labels last.
 
     A set may be put beside others that are there already, but no file of them is replaced by another.
 

@@ -31,7 +31,11 @@ IMAGES = "images/{set}"
 def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> Labels:
     """Read an annotation file; joints, limbs and their names are those of its first category with keypoints."""
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+    if not (
+        isinstance(content, dict)
+        and isinstance(content.get("images"), list)
+        and isinstance(content.get("annotations", []), (list, type(None)))
+    ):
         raise UserError(f"{path} is not in COCO's format: expected images, annotations and categories")
     left_out: Counter = Counter()
     names, joints, limbs = _categories(content.get("categories"), skeleton, path)
@@ -41,7 +45,8 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
             name = _file_name(entry)
             if entry["id"] in pictures:
                 raise UserError(f"{path}: image {row} has the id {shown(entry['id'])} of an earlier one")
-            pictures[entry["id"]] = Picture(name, int(entry.get("width", 0)), int(entry.get("height", 0)))
+            size = (int(number(entry.get(side, 0), f"{path}: image {row}")) for side in ("width", "height"))
+            pictures[entry["id"]] = Picture(name, *size)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise UserError(f"{path}: image {row} is {shown(entry)}, expected id, file_name, width, height") from None
     for row, entry in enumerate(content.get("annotations") or ()):
@@ -95,7 +100,8 @@ def _person(entry: dict, joints: list[str], category: str, row: int, where: str)
     if box is not None and len(box) != 4:
         raise UserError(f"{where}: bbox is {shown(entry['bbox'])}, expected left, top, width, height")
     area = number(entry["area"], where, MAX_PIXELS**2) if "area" in entry else None
-    return Person(points, box, category, area, bool(entry.get("iscrowd")), entry.get("score"), row)
+    score = number(entry["score"], where) if entry.get("score") is not None else None
+    return Person(points, box, category, area, bool(entry.get("iscrowd")), score, row)
 
 
 def write(labels: Labels, folder: Path, image_set: str) -> int:

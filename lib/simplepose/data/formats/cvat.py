@@ -6,7 +6,6 @@ A skeleton and a box of one group are one person, else a skeleton takes the smal
 from __future__ import annotations
 
 import mmap
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
             elif element.tag == "image":
                 pictures.append(_picture(element, f"{path}: image {len(pictures)}", left_out))
                 element.clear()
-    except (ElementTree.ParseError, KeyError, ValueError, TypeError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not as CVAT for images 1.1 writes it: {error}") from None
     for row, person in enumerate(person for picture in pictures for person in picture.persons):
         person.row = row
@@ -72,14 +71,12 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
 
 def _limbs(svg: str) -> list[list[str]]:
     """Edges of a skeleton's drawing, by name where it states them."""
-    nodes = {
-        attributes.get("data-node-id"): attributes.get("data-label-name")
-        for attributes in (dict(re.findall(r'([\w-]+)="([^"]*)"', tag)) for tag in re.findall(r"<circle[^>]*>", svg))
-    }
-    edges = []
-    for tag in re.findall(r"<line[^>]*>", svg):
-        attributes = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
-        edges.append([nodes.get(attributes.get(f"data-node-{end}")) for end in ("from", "to")])
+    try:
+        drawing = ElementTree.fromstring(f"<svg>{svg}</svg>")
+    except ElementTree.ParseError:
+        return []
+    nodes = {node.get("data-node-id"): node.get("data-label-name") for node in drawing.iter("circle")}
+    edges = [[nodes.get(line.get(f"data-node-{end}")) for end in ("from", "to")] for line in drawing.iter("line")]
     return [edge for edge in edges if None not in edge]
 
 

@@ -92,7 +92,7 @@ def _persons(annotation: dict, where: str, left_out: Counter) -> tuple[int, int,
         elif kind in ("keypointlabels", "rectanglelabels"):
             width, height = int(region["original_width"]), int(region["original_height"])
             x, y = number(value["x"], where) * width / 100, number(value["y"], where) * height / 100
-            labels = value[kind]
+            labels = [str(label) for label in value[kind]]
             if kind == "keypointlabels":
                 points.append((labels[0], key, (x, y)))
             else:
@@ -125,7 +125,7 @@ def write(
     """
     tasks = []
     for picture in labels.pictures:
-        if not picture.width:
+        if not (picture.width and picture.height):
             raise UserError(f"Label Studio wants percent, and the size of {picture.name} is unknown; give --images")
         result = [region for person in picture.persons for region in _regions(person, picture)]
         scores = [person.score for person in picture.persons if person.score is not None]

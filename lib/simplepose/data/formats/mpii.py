@@ -47,8 +47,7 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
             box = (x - 1 - side / 2, y + drop - 1 - side / 2, side, side)
             name = entry["image"]
             if name not in pictures:
-                known = images.find(name) is not None
-                pictures[name] = Picture(name, *(images.size_wh(name) if known else (0, 0)))
+                pictures[name] = Picture(name, *images.size_if_there(name))
             pictures[name].persons.append(Person(points, box, row=row))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UserError(f"{where} is {shown(entry)}, expected image, center, scale, joints, joints_vis") from None
@@ -96,7 +95,10 @@ def part_of(path: Path, names: set[str], target: Path) -> list[dict]:
     rows = [row for row, entry in enumerate(entries) if entry["image"] in names]
     truth = path.with_name(f"gt_{path.stem}.mat")
     if truth.is_file():
-        content = loadmat(str(truth))
-        arrays = {key: content[key][..., rows] for key in ("jnt_missing", "pos_gt_src", "headboxes_src")}
+        try:
+            content = loadmat(str(truth))
+            arrays = {key: content[key][..., rows] for key in ("jnt_missing", "pos_gt_src", "headboxes_src")}
+        except Exception as error:  # whatever scipy raises on a file that is damaged or another
+            raise UserError(f"{truth} is not the ground truth of {path.name}: {error}") from None
         savemat(str(target.with_name(f"gt_{target.stem}.mat")), {"dataset_joints": content["dataset_joints"], **arrays})
     return [entries[row] for row in rows]

@@ -24,6 +24,7 @@ from simplepose.data.formats.base import (
     finish,
     number,
     plain,
+    require_upright,
     safe_name,
 )  # fmt: skip
 
@@ -42,6 +43,7 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
             f"{path} needs the columns image and, for each joint, <joint>_x and <joint>_y in its first line"
         )
     box_columns = next((names for names in BOXES if all(name in columns for name in names)), ())
+    predicted = any(f"{joint}_score" in columns for joint in joints)
     left_out: Counter = Counter()
     pictures: dict[str, Picture] = {}
     for line, cells in enumerate(rows, 2):
@@ -72,8 +74,9 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None) -> L
         usual = skeleton.name if skeleton else person.category
         person.category = cells[category] if category is not None else usual
         if name not in pictures:
-            known = images.find(name) is not None
-            pictures[name] = Picture(safe_name(name), *(images.size_wh(name) if known else (0, 0)))
+            pictures[name] = Picture(safe_name(name), *images.size_if_there(name))
+            if predicted and pictures[name].width:
+                require_upright(images.find(name))
         pictures[name].persons.append(person)
     return finish(list(pictures.values()), left_out, skeleton, str(path), joints)
 

@@ -21,6 +21,7 @@ from simplepose.data.formats.base import (
     finish,
     new_label_file,
     number,
+    require_upright,
 )
 from simplepose.data.formats.coco import box_around
 from simplepose.data.joint_names import side_and_rest
@@ -32,13 +33,13 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None, imag
     """Read one set of a data.yaml; joints are named by its `kpt_names`, by the skeleton, or joint_0, joint_1, ..."""
     settings = read_yaml(path, "YOLO")
     try:
-        num_joints, numbers = settings["kpt_shape"]
+        num_joints, numbers = map(int, settings["kpt_shape"])
         if not (0 < num_joints <= MAX_JOINTS and numbers in (2, 3)):
             raise ValueError("kpt_shape is [joints, 2 or 3]")
         named = settings.get("names") or {}
         names = dict(enumerate(named)) if isinstance(named, list) else named
         names.get(0)
-        joints = list(next(iter((settings.get("kpt_names") or {0: []}).values())))
+        joints = [str(name) for name in next(iter((settings.get("kpt_names") or {0: []}).values()))]
         joints = joints or (list(skeleton.joints) if skeleton else [f"joint_{k}" for k in range(num_joints)])
         if len(joints) != num_joints:
             raise ValueError(f"{len(joints)} names for {num_joints} joints")
@@ -62,11 +63,12 @@ def read(path: Path, images: ImageFolder, skeleton: Skeleton | None = None, imag
         place = root / str(folder)
         if not place.is_dir():
             raise UserError(f"{path}: the set {image_set} lies in {place}, which is no folder")
-        found = ImageFolder(place)
         for file in sorted(file for file in place.rglob("*") if file.suffix.lower() in PICTURES):
             name = file.relative_to(place).as_posix()
-            width, height = found.size_wh(name)
-            picture = Picture(name, width, height)
+            if images.known.setdefault(name, file) != file:
+                raise UserError(f"{images.known[name]} and {file} would both be {name}; give them different names")
+            require_upright(file)
+            picture = Picture(name, *images.size_wh(name))
             labels = _label_file(file)
             lines = read_text(labels, "label").splitlines() if labels.is_file() else []
             left_out["images without a label file"] += not labels.is_file()
@@ -110,7 +112,7 @@ def write(labels: Labels, folder: Path, image_set: str) -> int:
     skeleton = labels.skeleton
     categories = list(dict.fromkeys(person.category for person in labels.persons)) or [skeleton.name]
     for picture in labels.pictures:
-        if not picture.width:
+        if not (picture.width and picture.height):
             raise UserError(f"YOLO's labels are relative to the image, and the size of {picture.name} is unknown")
         lines = []
         for person in picture.persons:
