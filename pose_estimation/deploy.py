@@ -82,6 +82,7 @@ def check_description(description: dict) -> None:
     skeleton, pixels, graph = description["skeleton"], description["input"], description.get("graph", {})
     joints, permutation = skeleton["joints"], description["flip_permutation"]
     require(0 < len(joints) <= MAX_JOINTS and all(type(name) is str for name in joints), "joints are names")
+    require(all(type(row) is int for row in permutation), "flip_permutation has whole numbers")
     require(sorted(permutation) == list(range(len(joints))), "flip_permutation does not fit the joints")
     for first, second in [*skeleton["pairs"], *skeleton["limbs"]]:
         require({first, second} <= set(joints), "pairs and limbs join two of the joints")
@@ -594,7 +595,10 @@ def main() -> int:
         raise DeployError(f"{drawing} is the image itself; name another file with --output")
     try:
         drawing.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imencode(drawing.suffix or ".jpg", image)[1].tofile(drawing)
+        encoded, data = cv2.imencode(drawing.suffix or ".jpg", image)
+        if not encoded:  # a format may limit the sides
+            raise DeployError(f"OpenCV cannot write {image.shape[1]}x{image.shape[0]} pixels as {drawing}; try .png")
+        drawing.write_bytes(data.tobytes())
         text = json.dumps(
             {"image": args.img, "model_file": args.model or str(path), "people": people},
             ensure_ascii=False,

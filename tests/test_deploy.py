@@ -298,6 +298,22 @@ def test_mistakes_end_in_a_line(networks, tmp_path, monkeypatch, arguments, mess
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_order_of_joints_is_of_whole_numbers(networks):
+    description = networks[0].description()
+    deploy.check_description(description)
+    for kind in (float, str):
+        with pytest.raises(ValueError, match="flip_permutation"):
+            deploy.check_description({**description, "flip_permutation": [*map(kind, description["flip_permutation"])]})
+
+
+def test_a_drawing_that_its_format_cannot_hold_is_told(networks, tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((10, 17000, 3), np.uint8))  # WebP ends at 16383
+    line = ["deploy.py", "--img", str(tmp_path / "wide.png"), "--model", str(networks[1] / "plain.onnx")]
+    monkeypatch.setattr(sys, "argv", [*line, "--bbox", "0,0,100,10", "--output", str(tmp_path / "drawn.webp")])
+    with pytest.raises(deploy.DeployError, match=r"cannot write 17000x10 pixels as .*drawn\.webp"):
+        deploy.main()
+
+
 def test_an_image_that_opencv_cannot_crop_is_told(monkeypatch):
     def refuse(*arguments, **options):  # as OpenCV 4 does
         raise cv2.error("src.cols < SHRT_MAX")

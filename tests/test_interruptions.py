@@ -41,7 +41,7 @@ from simplepose.training.optim import WeightAverage, lr_schedule
 from simplepose.training.run_folder import claim, set_aside
 from simplepose.training.state import Progress
 from simplepose.training.watchers import LogLines
-from simplepose.weights import read_pickle_checked, read_weights, write_weights
+from simplepose.weights import read_pickle_checked, read_weights, write_checked, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = Path("output/mpii/pose_resnet_18/tiny")  # the run folder, seen from the folder of tiny.yaml
@@ -291,6 +291,17 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_taken(saved, listeni
     (folder / "checkpoint.1").write_bytes(b"")
     with pytest.raises(UserError, match="checkpoint"):
         load()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"progress": {"epoch": 1, "of_a_newer_version": 3}}, {"model": 5}, {"optimizer": [1]}, {"progress": 3}]
+)
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(saved, changes):
+    folder, load = saved
+    content = {**read_pickle_checked(folder / "checkpoint"), **changes}
+    write_checked(folder / "other", content)
+    with pytest.raises(UserError, match="other is not a checkpoint that this version can read"):
+        load(folder / "other")
 
 
 def test_a_changed_bit_is_called_one(saved):

@@ -151,10 +151,18 @@ def test_an_estimate_says_that_videos_of_unknown_length_are_not_in_it(pyarrow, t
 
 
 def test_an_output_that_is_no_table_or_cannot_be_read_is_told(pyarrow, tmp_path):
+    from pyarrow import parquet
+
     from simplepose.scale import table
     from simplepose.scale.storage import open_storage
 
     (tmp_path / "notes.parquet").write_text("hello")
+    strange = pyarrow.table({"image": ["a.jpg"]}).replace_schema_metadata({table.METADATA_KEY: b"[" * 100_000})
+    parquet.write_table(strange, tmp_path / "strange.parquet")
+    with pytest.raises(UserError, match="is not a table of infer_many.py"):
+        list(table.read_table(*open_storage(str(tmp_path / "strange.parquet"))))
+    with pytest.raises(UserError, match="cannot open"):
+        open_storage(str(tmp_path / "\udcff"))
     for name, said in (("notes.parquet", "is not a table of infer_many.py"), ("a" * 300, "cannot read")):
         with pytest.raises(UserError, match=said):
             table.find_finished(*open_storage(str(tmp_path / name)), table.make_schema(MPII, {}))

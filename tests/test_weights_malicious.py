@@ -288,6 +288,27 @@ def test_billion_laughs_deep_nests_and_loops(tmp_path):
     assert "contains itself" in refused(tmp_path, loop, read_pickle_checked)
     keys = b"\x80\x02})" + b"\x85" * 1000 + b"K\x01s."  # a nest of tuples as a key would be hashed recursively
     assert "as a dictionary key" in refused(tmp_path, keys, read_pickle_checked)
+    prime = 2**61 - 1  # of which all multiples have one hash
+    numbers = b"".join(b"\x8a\x0a" + (k * prime).to_bytes(10, "little") + b"N" for k in range(1, 9))
+    assert "as a dictionary key" in refused(tmp_path, b"\x80\x02}(" + numbers + b"u.", read_pickle_checked)
+
+
+MEMO = b"q\x000"  # keep what is on top for "h\x00" to name it again, and take it away
+COPYING = {
+    "encode": (b"X" + struct.pack("<I", 1 << 12) + b"a" * (1 << 12), b"c_codecs\nencode\nh\x00X\x06\0\0\0latin1\x86R"),
+    "OrderedDict": (b"](" + b"X\x01\0\0\0aK\x01\x86" * (1 << 12) + b"e", b"ccollections\nOrderedDict\nh\x00\x85R"),
+    "tuple": (b"](" + b"N" * (1 << 12) + b"e", b"cbuiltins\ntuple\nh\x00\x85R"),
+}
+
+
+@pytest.mark.parametrize("call", COPYING)
+def test_what_calls_copy_must_have_come_with_the_file(tmp_path, call):
+    value, copies = COPYING[call]
+    once = b"\x80\x02" + value + MEMO + b"](" + copies + b"e."
+    (tmp_path / "once").write_bytes(once)
+    assert len(read_pickle_checked(tmp_path / "once")) == 1
+    often = once.replace(copies, copies * 1000)
+    assert "over and over" in refused(tmp_path, often, read_pickle_checked)
 
 
 def test_one_array_under_many_names_does_not_multiply(tmp_path):
@@ -301,6 +322,9 @@ def test_slices_of_one_array_do_not_multiply(tmp_path):
     sliced = {f"w{i}": array for i in range(100)}
     sliced["UnpackBigParamInfor@@"] = {"w": {"OriginShape": (100 << 12,), "slices": list(sliced)}}
     assert "larger than the file" in refused(tmp_path, pickle.dumps(sliced, protocol=4))
+    names = {f"w{i}": array for i in range(100)}
+    names["UnpackBigParamInfor@@"] = {f"v{i}": {"OriginShape": (1 << 12,), "slices": [f"w{i}"]} for i in range(100)}
+    assert "larger than the file" in refused(tmp_path, pickle.dumps(names, protocol=4))
 
 
 def test_legacy_storages_must_be_as_announced(tmp_path):

@@ -165,6 +165,7 @@ def estimate(
     from pyarrow.parquet import read_metadata
 
     from simplepose.core.files import size_text
+    from simplepose.export.parity import spread
     from simplepose.inference.pipeline import find_poses
     from simplepose.machine.device import available_cores
     from simplepose.scale.storage import count_frames, is_video, read_frames
@@ -203,8 +204,3 @@ def estimate(
         f"{1 / rate:.3f} s each here; with {workers} workers of {cores} cores about {timedelta(seconds=round(seconds))}"
         f", and the table will have about {size_text(frames * size)}{unknown}"
     )
-
-
-def spread(paths: Sequence[str], count: int) -> list[str]:
-    """At most this many of them, evenly."""
-    return [paths[index * len(paths) // count] for index in range(count)] if len(paths) > count else list(paths)

@@ -98,18 +98,14 @@ def export_paddle(model: nn.Layer, path: str | os.PathLike, pose: PoseNetwork, m
     path = Path(path)
     if path.suffix not in PROGRAM_SUFFIXES:
         path = path.with_name(f"{path.name}.json")
-    written = []
-    with tempfile.TemporaryDirectory() as folder:
-        program = _save_program(model, pose, Path(folder))
-        for file in (program, program.with_suffix(".pdiparams")):
-            written.append(path.with_suffix(file.suffix))
-            with written_whole(written[-1]) as scratch:
-                scratch.write_bytes(file.read_bytes())
-    written.append(path.with_suffix(DESCRIPTION_SUFFIX))
     described = {**metadata, **pose.description(), "precision": "float32"}
-    with written_whole(written[-1]) as scratch:
-        scratch.write_text(json.dumps(described, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    return written
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as all_or_none:
+        program = _save_program(model, pose, Path(folder))
+        content = {file.suffix: file.read_bytes() for file in (program, program.with_suffix(".pdiparams"))}
+        content[DESCRIPTION_SUFFIX] = (json.dumps(described, ensure_ascii=False, indent=1) + "\n").encode()
+        for suffix, data in content.items():
+            all_or_none.enter_context(written_whole(path.with_suffix(suffix))).write_bytes(data)
+    return [path.with_suffix(suffix) for suffix in content]
 
 
 def describe(network: ModelProto, metadata: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_RELATIVE_DIFFERENCE = 1e-3  # of float32 heatmaps, relative to the highest heatmap value
 MOVED_PX = 0.1  # a keypoint further away than this, in input pixels, has moved
 BATCH_SIZE = 16
+MOST_LINES = 10  # of keypoints that moved
 KEPT = 16  # times as many crops as are wanted are in memory at most, however many images there are
 
 
@@ -280,17 +281,17 @@ def score_networks(
 
 
 def latency_ratio(
-    slower: Callable[[np.ndarray], Any], faster: Callable[[np.ndarray], Any], images: np.ndarray, rounds: int = 15
+    slower: Callable[[np.ndarray], Any], faster: Callable[[np.ndarray], Any], images: np.ndarray
 ) -> float:
     """The time of `faster` divided by that of `slower` on the images: the median of alternating runs."""
     ratios = []
-    for _ in range(rounds):
+    for _ in range(15):
         start = time.perf_counter()
         slower(images)
         between = time.perf_counter()
         faster(images)
         ratios.append((time.perf_counter() - between) / (between - start))
-    return median(ratios[rounds // 5 :])  # the first runs allocate memory
+    return median(ratios[3:])  # the first runs allocate memory
 
 
 def parity_table(results: dict[str, Parity], more: dict[str, dict[str, str]] | None = None) -> list[str]:
@@ -310,9 +311,12 @@ def parity_table(results: dict[str, Parity], more: dict[str, dict[str, str]] | N
     return markdown_table(["network", *columns], rows)
 
 
-def moved_lines(parity: Parity, most: int = 10) -> list[str]:
+def moved_lines(parity: Parity) -> list[str]:
     """The keypoints that moved, as text; near-ties first."""
     listed = [(moved, f"near-tie, margin {moved.margin:.1e}") for moved in parity.near_ties]
     listed += [(moved, f"margin {moved.margin:.1e}") for moved in parity.moved]
-    lines = [f"   crop {moved.crop}, {moved.joint}: {moved.distance_px:.2f} px, {why}" for moved, why in listed[:most]]
-    return lines + ([f"   ... and {len(listed) - most} more, in the report"] if len(listed) > most else [])
+    lines = [
+        f"   crop {moved.crop}, {moved.joint}: {moved.distance_px:.2f} px, {why}" for moved, why in listed[:MOST_LINES]
+    ]
+    more = len(listed) - len(lines)
+    return lines + ([f"   ... and {more} more, in the report"] if more else [])

@@ -30,9 +30,11 @@ def open_storage(text: str) -> tuple[FileSystem, str]:
     """
     from pyarrow.fs import FileSystem, LocalFileSystem
 
-    if "://" not in text:
-        return LocalFileSystem(), Path(text).absolute().as_posix()
     try:
+        if "://" not in text:
+            path = Path(text).absolute().as_posix()
+            path.encode()  # Arrow takes names in UTF-8 only
+            return LocalFileSystem(), path
         storage, path = FileSystem.from_uri(text)
     except (ImportError, OSError, ValueError) as error:
         address = re.sub(r"//[^/@]*@", "//", text.partition("?")[0])  # without keys and passwords
@@ -90,8 +92,11 @@ def is_video(path: str) -> bool:
 def read_frames(storage: FileSystem, path: str, apply_exif: bool) -> Iterator[Frame]:
     """The frame of an image, or those of a video. What cannot be read is a frame with the reason, as everywhere."""
     try:
+        (found,) = storage.get_file_info([path])
+        if not found.is_file:  # a pipe would never end
+            raise UserError(f"there is no file {path}")
         yield from (_video if is_video(path) else _image)(storage, path, apply_exif)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError) as error:  # ValueError: NUL in the name
         yield Frame(0, path, None, one_line(error), is_video=is_video(path))
 
 
@@ -108,17 +113,11 @@ def count_frames(storage: FileSystem, path: str) -> int:
 
 
 def _image(storage: FileSystem, path: str, apply_exif: bool) -> Iterator[Frame]:
-    (found,) = storage.get_file_info([path])
-    if not found.is_file:  # a pipe would never end
-        raise UserError(f"there is no file {path}")
     with storage.open_input_stream(path) as stream:
         yield Frame(0, path, decode_image(stream.read(MAX_IMAGE_BYTES), path, apply_exif))
 
 
 def _video(storage: FileSystem, path: str, apply_exif: bool) -> Iterator[Frame]:
-    (found,) = storage.get_file_info([path])
-    if not found.is_file:
-        raise UserError(f"there is no file {path}")
     with contextlib.ExitStack() as stack:
         local = path
         if storage.type_name != "local":  # OpenCV reads videos from a disk

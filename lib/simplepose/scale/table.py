@@ -141,7 +141,7 @@ def _sources_or_none(storage: FileSystem, path: str, schema: Schema) -> set[str]
             file = ParquetFile(stream)
             _require_same(path, file.schema_arrow, schema)
             return set(file.read(["source"]).column(0).unique().to_pylist())
-    except ArrowInvalid:  # torn by a power failure
+    except (ArrowInvalid, IndexError, UnicodeDecodeError):  # torn by a power failure, or a stranger's
         return None
 
 
@@ -165,7 +165,7 @@ def described_by(schema: Schema, path: str) -> dict[str, Any]:
         described = json.loads((schema.metadata or {})[METADATA_KEY.encode()])
         if not isinstance(described, dict):
             raise ValueError
-    except (KeyError, ValueError):
+    except (KeyError, RecursionError, ValueError):
         raise UserError(f"{path} is not a table of infer_many.py") from None
     return described
 
@@ -237,7 +237,7 @@ def read_table(storage: FileSystem, path: str) -> Iterator[tuple[Frame, list[Pos
             for count, ((source, _), people) in enumerate(frames, max(numbers.values(), default=-1) + 1):
                 found = [_pose(row, skeleton) for row in people if row["person"] is not None]
                 yield Frame(numbers.get(source, count), source, None, is_video=True), found
-    except (ArrowException, AttributeError, KeyError, OSError, TypeError) as error:
+    except (ArrowException, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {path} as a table of infer_many.py: {one_line(error)}") from None
 
 

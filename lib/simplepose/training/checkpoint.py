@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from simplepose.core.errors import UserError
-from simplepose.core.files import finite_or_none, remove_scratch, write_json, write_or_warn, written_whole
+from simplepose.core.errors import UserError, shown
+from simplepose.core.files import UNFORESEEN, finite_or_none, remove_scratch, write_json, write_or_warn, written_whole
 from simplepose.core.run_files import BEST_WEIGHTS, CHECKPOINT, HISTORY, LAST_WEIGHTS
 from simplepose.machine.distributed import broadcast, ranks, wait_for_all
 from simplepose.training.state import TrainingState
@@ -51,7 +51,10 @@ def load_checkpoint(path: str | os.PathLike, state: TrainingState) -> None:
     found = _read_checkpoint(Path(path)) if ranks()[0] == 0 else None
     wait_for_all()  # a gigabyte from a slow disk may take longer than a collective waits
     path, content = broadcast(found)
-    state.load_state_dict(content, path)
+    try:
+        state.load_state_dict(content, path)
+    except (AssertionError, *UNFORESEEN) as error:
+        raise UserError(f"{path} is not a checkpoint that this version can read ({shown(str(error))})") from None
 
 
 def _read_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:

@@ -28,7 +28,7 @@ from simplepose.weights.network import save_weights
 
 logger = logging.getLogger("simplepose")
 
-ROUNDS = 2  # of training, a step of the optimiser each, and of validation; the first one warms up, the second is timed
+ROUNDS = 2  # of training, a step each, of which the second is timed; and of validation, timed together
 
 
 class _Clock(Watcher):

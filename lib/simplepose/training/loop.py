@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -113,21 +113,12 @@ class Watcher:
         again then continues the epoch."""
 
 
-@dataclass
-class _Unread:
-    """Losses that are still on the device."""
-
-    waiting: list[tuple[int, np.ndarray, float, Tensor]] = field(default_factory=list)
-
-    def put(self, iteration: int, rows: np.ndarray, lr: float, loss: Tensor) -> None:
-        self.waiting.append((iteration, rows, lr, loss.detach()))
-
-    def read(self) -> list[Reading]:
-        """All of them, in order; waits for the device."""
-        values = paddle.stack([loss for *_, loss in self.waiting]).tolist()
-        readings = [Reading(*known, value) for (*known, _), value in zip(self.waiting, values)]
-        self.waiting.clear()
-        return readings
+def _read_losses(unread: list[tuple[int, np.ndarray, float, Tensor]]) -> list[Reading]:
+    """The losses that are still on the device, in order; waits for it, and empties the list."""
+    values = paddle.stack([loss for *_, loss in unread]).tolist()
+    readings = [Reading(*known, value) for (*known, _), value in zip(unread, values)]
+    unread.clear()
+    return readings
 
 
 def train_one_epoch(
@@ -156,7 +147,8 @@ def train_one_epoch(
     epoch, first, count = progress.epoch, progress.iteration, len(loader)
     losses, accuracy = (Average(*progress.averages.get(name, ())) for name in ("loss", "accuracy"))
     seconds, data_seconds = Average(), Average()
-    unread, steps, last_read, samples = _Unread(), 0, first - 1, 0
+    unread: list[tuple[int, np.ndarray, float, Tensor]] = []
+    steps, last_read, samples = 0, first - 1, 0
     start = line_start = time.perf_counter()
     batches = on_device(progress_bar(loader.epoch(epoch, first), count, f"epoch {epoch}", first))
     for i in range(first, count):
@@ -178,12 +170,12 @@ def train_one_epoch(
             epoch, i, count, batch, heatmaps, state.optimizer.get_lr(), precision.loss_scale, losses, accuracy, seconds,
             data_seconds,
         )  # fmt: skip
-        unread.put(i, batch.indices, now.lr, loss)
+        unread.append((i, batch.indices, now.lr, loss.detach()))
         is_printed = i % settings.print_freq == 0 or is_last
         wait = 1 if any(watcher.wants_every_loss() for watcher in watchers) else settings.read_every
         is_read = is_step and (is_printed or i - last_read >= wait)
         if is_read or is_printed or wait == 1:
-            for reading in unread.read():
+            for reading in _read_losses(unread):
                 losses.add(reading.loss, len(reading.rows))
                 if reading.iteration < i:
                     for watcher in watchers:

@@ -70,7 +70,13 @@ def set_aside(run_folder: Path, checkpoints: Sequence[Path]) -> Path | None:
     saved = time.strftime("%Y-%m-%d-%H-%M-%S", time.localtime(checkpoints[0].stat().st_mtime))
     names = (f"{run_folder.name}_until_{saved}" + (f"_{number}" if number else "") for number in itertools.count())
     earlier = next(path for path in map(run_folder.with_name, names) if not path.exists())
-    run_folder.rename(earlier)
+    try:
+        run_folder.rename(earlier)
+    except OSError as error:  # as of a mount point
+        raise UserError(
+            f"cannot rename {run_folder}, which holds an earlier training: {error.strerror}; set another OUTPUT_DIR, "
+            "or TRAIN.RESUME=True to resume it"
+        ) from None
     run_folder.mkdir()
     claim(run_folder)
     return earlier

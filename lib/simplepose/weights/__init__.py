@@ -3,9 +3,9 @@
     weights = read_weights("pose_resnet_50_256x256.pth.tar")  # .pth, .pdparams, .safetensors alike
     write_weights("pose_resnet_50_256x256.pdparams", weights.state, weights.metadata)
 
-Reading never runs code from the file (see `safe_pickle`), and nothing here imports Paddle or PyTorch. The
-readers of one format each are in `torch_files`, `paddle_files` and `safetensors_files`, the name maps in
-`names`, strict comparison in `report`.
+Reading never runs code from the file (see `safe_pickle`), and only `network` imports Paddle. The readers of
+one format each are in `torch_files`, `paddle_files`, `safetensors_files` and `onnx_files`, the name maps in `names`,
+strict comparison in `report`.
 """
 
 from __future__ import annotations

@@ -84,10 +84,9 @@ class Renamed:
 
 def strip_module(names: Iterable[str]) -> dict[str, str]:
     """name -> name without the `module.` that data-parallel training puts before every one."""
-    names = stripped = list(names)
-    while stripped and all(name.startswith("module.") for name in stripped):
-        stripped = [name[len("module.") :] for name in stripped]
-    return dict(zip(names, stripped))
+    names = list(names)
+    shared = min((re.match(r"(?:module\.){0,9}", name).end() for name in names), default=0)
+    return {name: name[shared:] for name in names}
 
 
 def recognise_source(names: Iterable[str]) -> str | None:

@@ -52,6 +52,7 @@ def _join_slices(state: dict, file_size: int) -> None:
         return
     if not isinstance(information, dict):
         raise Refused("describes its sliced arrays in an unusual way")
+    total = 0
     for name, entry in information.items():
         parts = entry.get("slices") if isinstance(entry, dict) else None
         shape = entry.get("OriginShape") if isinstance(entry, dict) else None
@@ -61,7 +62,8 @@ def _join_slices(state: dict, file_size: int) -> None:
         if not all(isinstance(array, np.ndarray) for array in arrays):
             raise Refused("lacks a slice of a large array")
         check_sizes(shape, "an array shape")
-        if sum(array.nbytes for array in arrays) > file_size:  # one array under several names
+        total += sum(array.nbytes for array in arrays)
+        if total > file_size:  # one array under several names
             raise Refused("has slices larger than the file")
         whole = np.concatenate([array.reshape(-1) for array in arrays])
         if whole.size != np.prod(shape, dtype=np.float64):

@@ -33,11 +33,6 @@ class LoadReport:
     mismatched: list[tuple[str, Shape, Shape]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
-    @property
-    def fits(self) -> bool:
-        """Every tensor of the network has its counterpart, and nothing is left over."""
-        return not (self.missing or self.unexpected or self.mismatched)
-
     def explain(self, path: str) -> list[str]:
         """Lines for a log: the reasons, the count, then every name that does not fit, with shapes."""
         lines = [reason.replace("{path}", str(path)) for reason in self.reasons]

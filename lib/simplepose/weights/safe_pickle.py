@@ -35,6 +35,8 @@ MAX_EXPANDED_VALUES = 20_000_000  # values a plain recursive walk over the resul
 
 _DTYPE_CODE = re.compile(r"[<>|=]?(?:[fiubc?](?:1|2|4|8|16)?|[SU]\d{1,4})\Z")
 _HASHABLE = (str, bytes, int, float, bool, type(None))
+MAX_KEY = 2**32  # of whole numbers: larger ones can be chosen so that a dictionary compares each with all others
+COPIES = 4  # times the file: what calls may be given; honest ones get a byte twice, for `encode` and for its array
 
 
 class Refused(Exception):
@@ -64,13 +66,19 @@ class _Dtype:
 # -- the allowed globals
 
 
+def _is_key(value: Any) -> bool:
+    """Whether it may be a dictionary's: nested tuples would be hashed recursively, and a short file could take for
+    ever."""
+    return isinstance(value, _HASHABLE) and not (isinstance(value, int) and abs(value) >= MAX_KEY)
+
+
 def _ordered_dict(*args: Any) -> OrderedDict:
     if not args:
         return OrderedDict()
     if (
         len(args) == 1
         and isinstance(args[0], list)
-        and all(isinstance(pair, (list, tuple)) and len(pair) == 2 and type(pair[0]) in _HASHABLE for pair in args[0])
+        and all(isinstance(pair, (list, tuple)) and len(pair) == 2 and _is_key(pair[0]) for pair in args[0])
     ):
         return OrderedDict(args[0])  # Python 2 wrote its items this way
     raise Refused("calls OrderedDict with unusual arguments")
@@ -246,6 +254,7 @@ class _Unpickler(pickle._Unpickler):
     ) -> None:
         super().__init__(source, encoding="latin-1")  # of Python 2's strings
         self.source = source
+        self.left = COPIES * source.remaining
         self.allowed = allowed
         if persistent_load is not None:
             self.persistent_load = persistent_load
@@ -265,7 +274,14 @@ class _Unpickler(pickle._Unpickler):
         args, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise Refused("calls something it may not call")
+        self._charge(args)
         self.append(function(*args))
+
+    def _charge(self, parts: tuple) -> None:
+        """What a call copies must have come with the file: two bytes suffice to name the same text or list again."""
+        self.left -= sum(len(part) for part in parts if isinstance(part, (bytes, str, list, tuple)))
+        if self.left < 0:
+            raise Refused("copies the same data over and over")
 
     def load_setitems(self) -> None:
         self._set(self.pop_mark())
@@ -279,14 +295,14 @@ class _Unpickler(pickle._Unpickler):
         if not isinstance(target, dict) or len(items) % 2:
             raise Refused("is not a valid pickle: it fills a dictionary in an unusual way")
         for key, value in zip(items[::2], items[1::2]):
-            # Nested tuples as keys would be hashed recursively: a short file could take for ever.
-            if not isinstance(key, _HASHABLE):
+            if not _is_key(key):
                 raise Refused(f"uses a {type(key).__name__} as a dictionary key")
             target[key] = value
 
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, np.ndarray) and isinstance(state, tuple) and len(state) == 5:
+            self._charge(state)
             _filled(target, *state[1:])  # (version, shape, dtype, order, data)
         elif isinstance(target, _Dtype):
             order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
