@@ -101,8 +101,9 @@ def main() -> int:
         server = http.server.ThreadingHTTPServer(
             ("127.0.0.1", args.port), functools.partial(Handler, directory=str(args.output))
         )
-    except OSError as error:
-        raise DemoError(f"port {args.port} cannot be used ({error.strerror}); try another --port") from None
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DemoError(f"port {args.port} cannot be used ({why}); try another --port") from None
     print(f"=> http://localhost:{server.server_port} (Ctrl+C stops it)", flush=True)
     try:
         server.serve_forever()

@@ -134,7 +134,10 @@ def test_ap_of_one_person_found_and_one_missed():
     assert metrics["AR"] == 0.5
     assert np.isnan(metrics["AP (L)"])  # nobody is large; pycocotools says -1
     # the first annotation's id is 0, which pycocotools alone would count as missed
-    assert coco_metrics(truth, [result(1, 10.0), result(2, 10.0)], DOT)["AP"] == pytest.approx(1)
+    both = [result(1, 10.0), result(2, 10.0)]
+    assert coco_metrics(truth, both, DOT)["AP"] == pytest.approx(1)
+    for extra in ({"bbox": [0, 0, 1, 1]}, {"bbox": None}, {"caption": "a"}, {"segmentation": []}):
+        assert coco_metrics(truth, [{**both[0], **extra}, both[1]], DOT)["AP"] == pytest.approx(1)
 
 
 def test_ap_depends_on_the_skeletons_sigmas():

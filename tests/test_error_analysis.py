@@ -273,10 +273,11 @@ def test_nobody_to_compare_with(tmp_path):
 # ---- Confidence ----------------------------------------------------------------------------------------
 
 
-def test_violators_are_pooled_by_hand():
-    fitted = cal.pool_adjacent_violators(np.array([1, 3, 2, 4, 0]), np.array([1, 1, 1, 1, 4]))
-    np.testing.assert_allclose(fitted, [1, 9 / 7, 9 / 7, 9 / 7, 9 / 7])  # (3 + 2 + 4 + 4 * 0) / 7
-    np.testing.assert_allclose(cal.pool_adjacent_violators(np.array([0.1, 0.2]), np.ones(2)), [0.1, 0.2])
+def test_a_higher_score_never_promises_less():
+    scores = np.repeat([0.2, 0.5, 0.8], [100, 50, 100])
+    right = np.repeat([1, 0, 1, 0, 1, 0], [80, 20, 10, 40, 90, 10])  # shares 0.8, 0.2 and 0.9
+    fitted = cal.fit_calibration(scores, right).pairs()  # the first two are pooled: 90 of 150
+    assert fitted == pytest.approx([0.2, 0.6, 0.5, 0.6, 0.8, 0.9])
 
 
 def test_two_scores_have_the_shares_of_their_own_joints():

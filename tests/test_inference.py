@@ -85,6 +85,9 @@ def test_predictor_finds_a_bright_pixel(size_wh):
         assert np.abs(pose.keypoints - 149.5 * np.array([1, 0]) - 89.5 * np.array([0, 1])).max() < cell
         assert (pose.scores > 0).all()
     assert predictor(image, []) == []
+    for scores in (0.9, ["x", "y"], [1.0], [1.0, np.nan]):
+        with pytest.raises(UserError, match="2 boxes need as many finite scores"):
+            predictor(image, boxes, scores)
     np.testing.assert_array_equal(predictor(image)[0].box, [0, 0, 300, 200])
 
 

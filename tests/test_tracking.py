@@ -240,7 +240,19 @@ def test_a_repeated_frame_costs_nothing():
 
     frames = [Frame(index, "clip", image.copy(), is_video=True) for index in range(3)]
     poses = [[pose.track_id for pose in poses] for _, poses in follow_people(frames, boxes, PoseTracker(scene))]
-    assert poses == [[0]] * 3 and calls == [0]
+    assert poses == [[0]] * 3 and scene.looked_at == 3
+
+
+def test_a_repeated_frame_with_other_boxes_is_looked_at():
+    scene = Scene([{"a": (60, 50)}])
+    tracker, image = PoseTracker(scene), scene.image(0)
+    boxes, scores = scene.detect(image)
+    assert tracker(image, np.zeros((0, 4)), []) == []
+    first = tracker(image, boxes, scores)
+    assert [pose.track_id for pose in first] == [0] and tracker(image, boxes, scores) is first
+    with pytest.raises(UserError):
+        tracker(scene.image(0) // 2, [[60, 50, np.nan, 40]])
+    assert len(tracker(scene.image(0) // 2, boxes, scores)) == 1, "the frame that failed is not the last answer"
 
 
 def test_a_damaged_frame_is_passed_over():
@@ -322,6 +334,7 @@ def test_greedy_and_hungarian_by_hand():
     assert match_greedily(similarity, 0.05).tolist() == [0, 1], "0.9 first, then what is left"
     assert match_optimally(similarity, 0.05).tolist() == [1, 0], "0.8 + 0.8 is more"
     assert match_greedily(similarity, 0.5).tolist() == [0, NONE]
+    assert match_greedily(np.array([[0.9, -2], [-3, 0.1]]), -5).tolist() == [0, 1]
     assert match_optimally(np.array([[0.9, 0.4], [0.4, 0.1]]), 0.5).tolist() == [0, NONE]
     for match in (match_greedily, match_optimally):
         assert match(np.zeros((2, 0)), 0.1).tolist() == [NONE, NONE]

@@ -34,6 +34,7 @@ const calls = {
     if (description) {
       const candidate = { ...opened, description };
       await run(candidate, { data: blankInput(description), shape: inputShape(description) }); // compiles, and checks
+      await network?.session.release();
       network = candidate;
       return { kind: "network", description, backend: opened.backend, ms: performance.now() - start };
     }
@@ -42,6 +43,7 @@ const calls = {
       await opened.session.release();
       throw new Mistake("notDescribed");
     }
+    await detector?.session.release();
     detector = { ...opened, family };
     return { kind: "detector", family, backend: opened.backend, ms: performance.now() - start };
   },

@@ -554,7 +554,7 @@ async function begin() {
     const openExample = async () => openPhotograph(await (await fetch(example.file)).blob(), example.file, example.box);
     $("example").onclick = trying(openExample);
     if (network) {
-      await openNetwork(network, await (await fetch(network)).arrayBuffer());
+      await openNetwork(network, await (await fetch(encodeURIComponent(network))).arrayBuffer());
       await openExample();
     } else say("needsNetwork");
   } catch (error) {

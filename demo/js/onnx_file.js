@@ -90,6 +90,7 @@ function check(description) {
   const pairs = description.score_calibration ?? [];
   const rises = (start, apart) => pairs.every((value, at) => at % 2 !== start || at < 2 || value - pairs[at - 2] >= apart);
   require(pairs.length % 2 === 0 && pairs.every((number) => Math.abs(number) < 1e6), "score_calibration");
+  require(pairs.every((number, at) => typeof number === "number" && (at % 2 === 0 || (number >= 0 && number <= 1))), "score_calibration");
   require(rises(0, Number.MIN_VALUE) && rises(1, 0), "score_calibration");
   require(Object.keys(graph).every((name) => name in PLAIN_GRAPH && typeof graph[name] === typeof PLAIN_GRAPH[name]), "graph");
 }

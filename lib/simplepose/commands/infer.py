@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from simplepose.commands.cli import Parser, add_inference_flags, config_parser, name_bundled, parse_flags
@@ -87,7 +87,7 @@ def add_box_flags(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiv
 
 def check(args: argparse.Namespace) -> None:
     """Raise for flags that would have no effect; move files of an unquoted glob from the overrides to the images."""
-    more = [text for text in args.overrides if not re.match(r"\w+(\.\w+)*=", text) and Path(text).exists()]
+    more = [text for text in args.overrides if not re.match(r"\w+(\.\w+)*=", text) and os.path.exists(text)]
     args.overrides = [text for text in args.overrides if text not in more]
     args.sources = [args.img_file, *more]
     check_boxes(args)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import reprlib
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Callable
 import numpy as np
 
 from simplepose.core.errors import UserError
-from simplepose.core.files import read_json, read_text
+from simplepose.core.files import parse_json, read_text
 from simplepose.core.geometry import NO_BOX, is_box
 from simplepose.inference.predictor import PosePredictor
 from simplepose.inference.sources import Frame
@@ -58,7 +59,7 @@ def boxes_of_file(path: str | os.PathLike, min_score: float = 0.0) -> BoxSource:
     """
     path = Path(path)
     text = read_text(path, "box")
-    rows = _rows_of_json(path) if text.lstrip()[:1] in ("[", "{") else _rows_of_csv(text, path)
+    rows = _rows_of_json(text, path) if text.lstrip()[:1] in ("[", "{") else _rows_of_csv(text, path)
     table = defaultdict(list)
     for number, image, box, score in rows:
         try:
@@ -87,7 +88,17 @@ def detected_boxes(path: str | os.PathLike, kind: str | None = None, min_score: 
     from simplepose.inference.detectors.person import PersonDetector
 
     detector = PersonDetector(path, kind, MIN_SCORE if min_score is None else min_score)
-    return lambda frame: detector(frame.image)
+    last, found = None, None
+
+    def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal last, found
+        digest = zlib.crc32(frame.image)
+        if digest != last:  # a video may repeat its frames
+            last, found = None, detector(frame.image)
+            last = digest
+        return found
+
+    return source
 
 
 def found_person(predictor: PosePredictor) -> BoxSource:
@@ -122,8 +133,8 @@ def _parse_box(text: str) -> list[float]:
     return [x, y, w, h]
 
 
-def _rows_of_json(path: Path) -> list[tuple]:
-    entries = read_json(path)
+def _rows_of_json(text: str, path: Path) -> list[tuple]:
+    entries = parse_json(text, path)
     if not isinstance(entries, list):
         raise UserError(f"{path} is not in COCO's results form, a list of image_id, category_id, bbox and score")
     rows = []

@@ -135,7 +135,12 @@ class OnnxNetwork:
         self.input_name = session.get_inputs()[0].name
 
     def __call__(self, images: np.ndarray) -> np.ndarray | list[np.ndarray]:
-        outputs = self.session.run(None, {self.input_name: images})
+        try:
+            outputs = self.session.run(None, {self.input_name: images})
+        except Exception as error:  # ONNX Runtime has a dozen of its own
+            raise UserError(
+                f"the network does not run on {images.shape}: {_first_line(error)}; export it again"
+            ) from None
         return outputs[0] if len(outputs) == 1 else outputs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -210,9 +211,12 @@ class PosePredictor:
         if boxes_xywh is None:
             boxes_xywh, box_scores = self.detector(image) if self.detector else (self.find_person(image), box_scores)
         boxes, inside = as_boxes(boxes_xywh, (width, height))
-        scores = np.ones(len(boxes)) if box_scores is None else np.asarray(box_scores, dtype=np.float64)
+        try:
+            scores = np.ones(len(boxes)) if box_scores is None else np.asarray(box_scores, dtype=np.float64)
+        except (TypeError, ValueError):
+            scores = np.zeros(0)
         if scores.shape != (len(boxes),) or not np.isfinite(scores).all():
-            raise UserError(f"{len(boxes)} boxes need as many finite scores, found {scores.tolist()}")
+            raise UserError(f"{len(boxes)} boxes need as many finite scores, found {reprlib.repr(box_scores)}")
         lost = [
             f"no pose for box {box_text(box)}, which does not touch the image of {width}x{height} pixels"
             for box in boxes[~inside]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import os
 import queue
 import re
 import threading
@@ -202,16 +203,16 @@ def open_source(text: str, ignore_orientation: bool = False) -> ImageFiles | Vid
         if Path(urlsplit(text).path).suffix.lower() in IMAGE_EXTENSIONS:
             raise UserError(f"{Path(urlsplit(text).path).name} at an address is an image; download it first")
         return Video(text, apply_exif)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, false of a name that is too long
         files = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
         if not files:
             raise UserError(f"{text} holds no images ({' '.join(IMAGE_EXTENSIONS)})")
         return ImageFiles(path.resolve().name, files, apply_exif)
-    if path.is_file() or not (CAMERA.fullmatch(text) or glob.has_magic(text)):
+    if os.path.isfile(path) or not (CAMERA.fullmatch(text) or glob.has_magic(text)):
         if path.suffix.lower() == ".txt":
             return ImageFiles(path.stem, _read_list(path), apply_exif)
         if path.suffix.lower() in VIDEO_EXTENSIONS:
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise UserError(f"no such video: {text}")
             return Video(text, apply_exif)
         return ImageFiles(path.stem, [text], apply_exif, single=True)
@@ -245,4 +246,6 @@ def _read_list(path: Path) -> list[str]:
     files = [str(path.parent / name) for name in names if name and not name.startswith("#")]
     if not files:
         raise UserError(f"{path} lists no images; write one path a line")
+    if any("\0" in name for name in files):
+        raise UserError(f"{path} is no list of paths: a line holds a NUL")
     return files

@@ -56,21 +56,10 @@ class Calibration:
         return cls(scores, probabilities) if pairs else None
 
 
-def pool_adjacent_violators(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The ascending sequence (P,) that is nearest to `values` in weighted squares."""
-    blocks: list[list[float]] = []  # mean, weight, how many values
-    for value, weight in zip(values, weights):
-        blocks.append([float(value), float(weight), 1])
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            mean, weight, count = blocks.pop()
-            last = blocks[-1]
-            last[0] = (last[0] * last[1] + mean * weight) / (last[1] + weight)
-            last[1], last[2] = last[1] + weight, last[2] + count
-    return np.repeat([block[0] for block in blocks], [block[2] for block in blocks])
-
-
 def fit_calibration(scores: np.ndarray, right: np.ndarray) -> Calibration:
     """The map for joints with these scores (M,), of which `right` (M,) were right. M must not be 0."""
+    from scipy.optimize import isotonic_regression  # here, as a map is used without scipy, too
+
     order = np.argsort(scores, kind="stable")
     scores, right = np.asarray(scores, np.float64)[order], np.asarray(right, np.float64)[order]
     bins = int(np.clip(len(scores) // MIN_IN_BIN, 1, MAX_POINTS))
@@ -78,7 +67,7 @@ def fit_calibration(scores: np.ndarray, right: np.ndarray) -> Calibration:
     starts = np.unique(np.searchsorted(scores, scores[np.arange(bins) * len(scores) // bins]))
     counts = np.diff([*starts, len(scores)])
     places, shares = (np.add.reduceat(values, starts) / counts for values in (scores, right))
-    return Calibration(tuple(places.tolist()), tuple(pool_adjacent_violators(shares, counts).tolist()))
+    return Calibration(tuple(places.tolist()), tuple(isotonic_regression(shares, weights=counts).x.tolist()))
 
 
 def calibrations_by_halves(scores: np.ndarray, right: np.ndarray, image_of: np.ndarray) -> list[Calibration]:
@@ -109,14 +98,14 @@ class Reliability:
     error: float
 
 
-def reliability(scores: np.ndarray, right: np.ndarray, bins: int = ECE_BINS) -> Reliability:
+def reliability(scores: np.ndarray, right: np.ndarray) -> Reliability:
     """The reliability of scores (M,), of which `right` (M,) were right."""
     scores = np.clip(np.asarray(scores, np.float64), 0, 1)
-    place = np.minimum((scores * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
+    place = np.minimum((scores * ECE_BINS).astype(int), ECE_BINS - 1)
+    counts = np.bincount(place, minlength=ECE_BINS)
     with np.errstate(invalid="ignore"):
-        promised = np.bincount(place, scores, bins) / counts
-        held = np.bincount(place, right, bins) / counts
+        promised = np.bincount(place, scores, ECE_BINS) / counts
+        held = np.bincount(place, right, ECE_BINS) / counts
     full = counts > 0
     error = float((np.abs(promised - held)[full] * counts[full]).sum() / counts.sum()) if full.any() else float("nan")
     return Reliability(promised, held, counts, error)

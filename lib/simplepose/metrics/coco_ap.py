@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
 PRIMARY = "AP"
+RESULT_KEYS = ("image_id", "category_id", "keypoints", "score")  # others would make pycocotools read another form
 ALL_AREAS = ("all", "medium", "large")
 # COCO's ten figures in pycocotools' order; "Ap .5" is the original's spelling.
 COLUMNS = ("AP", "Ap .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
@@ -161,7 +162,8 @@ def keypoint_evaluation(
             "annotations": [{**annotation, "id": number} for number, annotation in enumerate(truth.annotations, 1)],
         }
         ground_truth.createIndex()
-        evaluation = COCOeval(ground_truth, ground_truth.loadRes([dict(result) for result in results]), "keypoints")
+        plain = [{key: result[key] for key in RESULT_KEYS} for result in results]
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(plain), "keypoints")
         params = evaluation.params
         params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         ranges = dict(zip(params.areaRngLbl, params.areaRng))

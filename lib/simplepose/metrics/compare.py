@@ -121,12 +121,10 @@ class ApSampler:
         return float(self.by_threshold(times).mean())
 
 
-def ap_difference_interval(
-    first: ApSampler, second: ApSampler, rng: np.random.Generator, samples: int = 500
-) -> tuple[float, float]:
+def ap_difference_interval(first: ApSampler, second: ApSampler, rng: np.random.Generator) -> tuple[float, float]:
     """95 % bootstrap interval over images of the second's AP minus the first's, both on the same draws."""
     differences = []
-    for _ in range(samples):
+    for _ in range(500):
         times = np.bincount(rng.integers(first.num_images, size=first.num_images), minlength=first.num_images)
         differences.append(second.value(times) - first.value(times))
     low, high = _percentiles(np.array(differences)[:, None])[0]

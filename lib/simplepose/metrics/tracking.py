@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from simplepose.core.errors import UserError, optional_packages
+from simplepose.core.tables import markdown_table
 from simplepose.data.posetrack import JOINTS, PeopleOfFrame
 
 MAX_DISTANCE = 0.5  # of the head size
@@ -92,13 +93,13 @@ def people_metrics(sequences: Sequence[Sequence[Pair]]) -> dict[str, float]:
 
 def tracking_table(metrics: dict[str, float]) -> list[str]:
     """The scores as a Markdown table; what is counted for two or three joints is their mean, of counts their sum."""
-    lines = ["| | " + " | ".join((*COLUMNS, "Total", "People")) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
+    rows = []
     for name in (*SHARES, *COUNTS):
         form, gather = ("{:.0f}", np.nansum) if name in COUNTS else ("{:.1f}", _mean)
         cells = [gather([metrics[f"{name} {joint}"] for joint in joints]) for joints in COLUMNS.values()]
         cells += [metrics[name], metrics.get(f"people {name}", np.nan)]
-        lines.append(f"| {name} | " + " | ".join("-" if np.isnan(cell) else form.format(cell) for cell in cells) + " |")
-    return lines
+        rows.append([name, *("-" if np.isnan(cell) else form.format(cell) for cell in cells)])
+    return markdown_table(["", *COLUMNS, "Total", "People"], rows)
 
 
 def above(frame: PeopleOfFrame, min_score: float) -> PeopleOfFrame:

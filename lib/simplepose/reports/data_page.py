@@ -86,7 +86,7 @@ def _pictures(finding: Finding, checked: LabelledSet, sets: Sequence[LabelledSet
         yield Picture(image, f"{example.picture.name}{entry}: {example.text}", tags)
 
 
-def draw_example(example: Example, checked: LabelledSet, side: int = SIDE) -> np.ndarray:
+def draw_example(example: Example, checked: LabelledSet) -> np.ndarray:
     """A square around the person with its labels, thin and red a network's answer; without a person the whole image."""
     image = _image(example.picture, checked)
     height, width = image.shape[:2]
@@ -103,10 +103,10 @@ def draw_example(example: Example, checked: LabelledSet, side: int = SIDE) -> np
         low, high = points.min(axis=0), points.max(axis=0)
         size = np.maximum(high - low, 8)
         low, size = low - 0.1 * size.max(), size + 0.2 * size.max()
-    scale = side / size.max()
-    shift = side / 2 - scale * (low + size / 2)
+    scale = SIDE / size.max()
+    shift = SIDE / 2 - scale * (low + size / 2)
     affine = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    drawn = crop_image(image, affine, (side, side))
+    drawn = crop_image(image, affine, (SIDE, SIDE))
     if keypoints is not None:
         _draw(drawn, keypoints, affine, checked.skeleton, None)
         if example.person.box:

@@ -84,7 +84,10 @@ def read_reference(path: str | os.PathLike, primary: str) -> dict[int, list[Entr
     Raises:
         UserError: unreadable, or without a column or an epoch that is needed.
     """
-    rows = list(csv.DictReader(read_text(path, "reference").splitlines()))
+    try:
+        rows = list(csv.DictReader(read_text(path, "reference").splitlines()))
+    except csv.Error as error:
+        raise UserError(f"{path} is no reference: {error}") from None
     if not rows:
         raise UserError(f"{path} holds no epochs; write seed,epoch,train_loss,... and a line an epoch")
     curves: dict[int, list[Entry]] = {}

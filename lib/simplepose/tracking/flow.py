@@ -55,6 +55,7 @@ class Motion:
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), size_wh, interpolation=cv2.INTER_AREA)
         if self._size_wh == (width, height) and np.array_equal(grey, self._now):
+            self._before, self._size_before_wh = self._now, self._size_wh  # nothing has moved
             return False
         self._before, self._now = self._now, grey
         self._size_before_wh, self._size_wh = self._size_wh, (width, height)

@@ -68,12 +68,12 @@ def match_greedily(similarity: np.ndarray, minimum: float) -> np.ndarray:
     """
     similarity = similarity.copy()
     columns = np.full(len(similarity), NONE)
-    while similarity.size:
+    for _ in range(min(similarity.shape)):
         row, column = np.unravel_index(similarity.argmax(), similarity.shape)
         if similarity[row, column] < minimum:
             break
         columns[row] = column
-        similarity[row] = similarity[:, column] = -1
+        similarity[row] = similarity[:, column] = -np.inf
     return columns
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import zlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -34,13 +33,8 @@ def follow_people(
 
 
 def _boxed(frames: Iterable[Frame], boxes: BoxSource) -> Iterator[tuple[Frame, Found | None]]:
-    last, found = None, None
     for frame in frames:
-        if not frame.failure:
-            digest = zlib.crc32(frame.image)
-            if digest != last or found is None:  # a repeated frame needs no detector
-                last, found = digest, or_failure(frame, boxes, frame)
-        yield frame, found
+        yield frame, None if frame.failure else or_failure(frame, boxes, frame)
 
 
 def _follow(boxed: Iterable[tuple[Frame, Found | None]], tracker: PoseTracker) -> Iterator[tuple[Frame, list[Pose]]]:

@@ -94,7 +94,7 @@ class PoseTracker:
     for frame in video:
         poses = tracker(frame)  # each has a track_id
 
-    An id is never used again. A cut starts new ids; a frame that repeats the last one costs nothing.
+    An id is never used again. A cut starts new ids; a frame that repeats the last one, and its boxes, costs nothing.
 
     Args:
         predictor: the pose network.
@@ -125,6 +125,7 @@ class PoseTracker:
         self._memory: deque[_Seen] = deque(maxlen=self.settings.memory)  # Q of Algorithm 1, oldest first
         self._moves: dict[int, np.ndarray] = {}  # how far each person moves in a frame, (2,) pixels
         self._last: list[Pose] = []
+        self._answered: list | None = None  # boxes and scores of the last frame; None where it failed
         self._next_id = 0
         self._background = ThreadPoolExecutor(1)
 
@@ -152,8 +153,10 @@ class PoseTracker:
     ) -> tuple[list[Pose], list[str]]:
         """As a call; the messages about people without a pose are returned, too."""
         image = as_image(image)
-        if not self.motion.see(image):
+        asked = [None if given is None else np.asarray(given, object).tolist() for given in (boxes_xywh, box_scores)]
+        if not self.motion.see(image) and asked == self._answered:
             return self._last, []
+        self._answered = None
         # Carried boxes are needed before the pose network runs, so the flow is computed behind the detector.
         carrying = self._background.submit(self._carry)
         try:
@@ -166,7 +169,7 @@ class PoseTracker:
         boxes, scores = self._unified(boxes_xywh, box_scores, image.shape[1::-1])
         crops = self.predictor.crop(image, boxes, scores)
         poses = self._worth_keeping(self.predictor.predict([crops])[0])
-        self._last = self._identified(poses)
+        self._last, self._answered = self._identified(poses), asked
         return self._last, crops.lost
 
     def _carry(self) -> None:
@@ -193,7 +196,7 @@ class PoseTracker:
         """Given boxes, and carried ones where there is none of them (`F_NMS` of Algorithm 1)."""
         boxes, _ = as_boxes(boxes, tuple(image_size_wh))
         scores = np.ones(len(boxes)) if scores is None else np.asarray(scores, dtype=np.float64)
-        if not (self.settings.propagate and self._memory) or len(scores) != len(boxes):
+        if not (self.settings.propagate and self._memory) or scores.shape != (len(boxes),):
             return boxes, scores  # the predictor refuses a wrong number of scores
         last = self._memory[-1]
         carried = joint_boxes(last.carried, last.known)

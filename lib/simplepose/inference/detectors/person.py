@@ -25,7 +25,6 @@ class PersonDetector:
         path: ONNX file of a detector with COCO's 80 classes.
         kind: one of `DETECTORS`; None recognises it.
         min_score: boxes with a lower score are skipped.
-        max_overlap: of two boxes with a larger intersection over union the better one is kept; None: the kind's own.
         device: as `open_session` takes it.
 
     Raises:
@@ -37,7 +36,6 @@ class PersonDetector:
         path: str | os.PathLike,
         kind: str | None = None,
         min_score: float = MIN_SCORE,
-        max_overlap: float | None = None,
         device: str | None = None,
     ):
         if kind is not None and kind not in DETECTORS:
@@ -53,7 +51,7 @@ class PersonDetector:
             )
         family = DETECTORS[self.kind]
         self.min_score = min_score
-        self.max_overlap = family.max_overlap if max_overlap is None else max_overlap
+        self.max_overlap = family.max_overlap
         self._decode = family.decode
         sizes = [shape for shape in inputs.values() if len(shape) == 4]
         if not sizes:
