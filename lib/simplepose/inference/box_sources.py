@@ -92,9 +92,9 @@ def detected_boxes(path: str | os.PathLike, kind: str | None = None, min_score: 
 
     def source(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         nonlocal last, found
-        digest = zlib.crc32(frame.image)
+        digest = zlib.crc32(frame.image) if frame.is_video else frame.name
         if digest != last:  # a video may repeat its frames
-            last, found = None, detector(frame.image)
+            found = detector(frame.image)
             last = digest
         return found
 
