@@ -26,8 +26,9 @@ runpy.run_path(str(ROOT / "pose_estimation" / "_init_paths.py"))
 from simplepose.core.errors import UserError, run_command  # noqa: E402
 from simplepose.core.files import read_json  # noqa: E402
 from simplepose.core.run_files import LAST_WEIGHTS  # noqa: E402
+from simplepose.core.tables import markdown_table  # noqa: E402
 from simplepose.metrics.compare import bootstrap_intervals  # noqa: E402
-from simplepose.metrics.pckh import load_pckh_ground_truth, load_predictions, person_hits  # noqa: E402
+from simplepose.metrics.pckh import load_pckh_ground_truth, load_predictions, pckh_metrics, person_hits  # noqa: E402
 
 CFG = "experiments/lspet/resnet18/128x128_d256x3_unbiased_adamw.yaml"
 CROPS = 8000  # of an epoch
@@ -67,12 +68,15 @@ def main() -> None:
         return f"{100 * hits.sum() / counts.sum():.2f} | {low:.2f} to {high:.2f}"
 
     trainings = PARTS if args.what == "parts" else {f"{number:,}": {"persons": number} for number in args.numbers}
-    print(f"| {args.what} | PCKh@0.5 Mean | 95 % interval | less or more | 95 % interval |\n|---|---|---|---|---|")
+    columns = [args.what, "PCKh@0.5 Mean", "95 % interval", "less or more", "95 % interval", "Mean at 0.1"]
+    print(*markdown_table(columns, []), sep="\n")
     first = None
     for name, changes in trainings.items():
-        hits, counts = person_hits(load_predictions(predict(args, **changes)), truth)
+        predictions = load_predictions(predict(args, **changes))
+        hits, counts = person_hits(predictions, truth)
         first = hits if first is None else first
-        print(f"| {name} | {percent(hits)} | {percent(hits - first)} |", flush=True)
+        fine = pckh_metrics(predictions, truth)["Mean@0.10"]
+        print(f"| {name} | {percent(hits)} | {percent(hits - first)} | {fine:.2f} |", flush=True)
 
 
 def predict(args: argparse.Namespace, persons: int = CROPS, **changes: Any) -> Path:

@@ -112,7 +112,7 @@ def test_mpii_s_real_validation_set_comes_out_field_by_field(real_data, tmp_path
             key: entry[key] for key in ("image", "scale", "center", "joints_vis")
         }
         np.testing.assert_allclose(made["joints"], entry["joints"], atol=6e-5)
-    np.testing.assert_array_equal(head_boxes, heads)
+    np.testing.assert_array_equal(head_boxes["valid"], heads)
 
 
 def test_lspet_from_a_made_matlab_file(tmp_path, run_command):
@@ -121,20 +121,23 @@ def test_lspet_from_a_made_matlab_file(tmp_path, run_command):
     joints[[0, 3], :, 0] = [[10, 20, 1], [30, 120, 1]]  # an ankle, a hip
     joints[[2, 3, 12, 13], :, 8001] = [[40, 50, 1], [60, 50, 1], [53, 24, 1], [50, 20, 1]]  # hips, neck, head top
     joints[[2, 3, 12], :, 8000] = joints[[2, 3, 12], :, 8001]
-    joints[:, :, 9000] = joints[:, :, 8001]  # of the last 1,000, which are left for a test
+    joints[:, :, 9000] = joints[:, :, 8001]
     savemat(str(tmp_path / "joints.mat"), {"joints": joints})
     finished = run_command("data_tools.py", "lspet-from-mat", "joints.mat", "--output", "lspet", cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "train.json: 1 persons (the results here are of 8000)" in finished.stdout
     annot = tmp_path / "lspet" / "annot"
-    ((person,), (validates,)) = (json.loads((annot / f"{name}.json").read_text()) for name in ("train", "valid"))
+    sets = [json.loads((annot / f"{name}.json").read_text()) for name in ("train", "valid", "held_out")]
+    (person,), (validates,), (held_out,) = sets
     assert (person["image"], validates["image"]) == ("im00001.jpg", "im08002.jpg")
+    assert held_out == {**validates, "image": "im09001.jpg"}
     assert person["center"] == [20, 70] and person["scale"] == pytest.approx(100 * 1.1 / 200)
     assert person["joints_vis"] == [1, 0, 0, 1] + [0] * 12
     assert person["joints"][:4] == [[10, 20], [0, 0], [0, 0], [30, 120]]
     assert validates["joints_vis"] == [0, 0, 1, 1, 0, 0, 1, 0, 1, 1] + [0] * 6
     assert validates["joints"][6:10] == [[50, 50], [0, 0], [53, 24], [50, 20]]  # pelvis between the hips
-    assert load_pckh_ground_truth(annot / "gt_valid.mat").head_sizes == pytest.approx([5])  # of 3 and 4
+    for name in ("gt_valid.mat", "gt_held_out.mat"):
+        assert load_pckh_ground_truth(annot / name).head_sizes == pytest.approx([5])  # of 3 and 4
 
 
 def test_lspet_s_real_labels_come_out_as_they_were(real_data, tmp_path):
@@ -146,7 +149,7 @@ def test_lspet_s_real_labels_come_out_as_they_were(real_data, tmp_path):
         joints[:, :, int(entry["image"][2:7]) - 1] = points[[0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9]]
     savemat(str(tmp_path / "joints.mat"), {"joints": joints})
     made, head_boxes, left_out = read_joints(tmp_path / "joints.mat")
-    assert sum(left_out.values()) == 1000 - 779
+    assert left_out["persons of valid without neck or head top"] == 1000 - 779
     for name, entries in sets.items():
         assert len(made[name]) == len(entries) == EXPECTED[name]
         for one, other in zip(made[name], entries):
@@ -154,7 +157,7 @@ def test_lspet_s_real_labels_come_out_as_they_were(real_data, tmp_path):
             for key in ("joints", "center", "scale"):
                 np.testing.assert_allclose(one[key], other[key], atol=1.1e-3)  # the labels were rounded to 0.001
     truth = loadmat(str(real_data / "lspet/annot/gt_valid.mat"))
-    np.testing.assert_allclose(head_boxes, truth["headboxes_src"].transpose(2, 0, 1), atol=2e-3)
+    np.testing.assert_allclose(head_boxes["valid"], truth["headboxes_src"].transpose(2, 0, 1), atol=2e-3)
 
 
 @pytest.mark.parametrize("joints", [np.zeros((3, 14, 9)), np.zeros((14, 3)), "text"])

@@ -196,7 +196,7 @@ def lspet_from_mat(args: argparse.Namespace) -> None:
 
 
 def write_sets(
-    output: str, entries: dict[str, list], head_boxes: list, left_out: Counter, origin: str, usual: dict, whose: str
+    output: str, entries: dict[str, list], head_boxes: dict, left_out: Counter, origin: str, usual: dict, whose: str
 ) -> None:
     """Write annot/ of sets in MPII's JSON form, and say how many persons they have."""
     import json
@@ -209,8 +209,9 @@ def write_sets(
         for image_set, persons in entries.items():
             text = json.dumps(persons)
             (folder / "annot" / f"{image_set}.json").write_text(text, encoding="utf-8")
-        if entries["valid"]:
-            write_ground_truth(folder / "annot" / "gt_valid.mat", entries["valid"], head_boxes, origin)
+        for image_set, boxes in head_boxes.items():
+            if boxes:
+                write_ground_truth(folder / "annot" / f"gt_{image_set}.mat", entries[image_set], boxes, origin)
     for what, count in left_out.most_common():
         print(f"left out: {count} {what}")
     for image_set, persons in entries.items():

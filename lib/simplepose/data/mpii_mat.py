@@ -27,11 +27,11 @@ ORIGINAL = {"train": 22246, "valid": 2958}  # persons of the original JSON files
 
 def read_release(
     path: str | Path, progress: Callable[[Iterable], Iterable] = iter
-) -> tuple[dict[str, list[dict[str, Any]]], list[np.ndarray], Counter]:
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[np.ndarray]], Counter]:
     """Read the official file.
 
     Returns:
-        set (train, valid, trainval, test) -> its persons in MPII's JSON form; the head boxes (2, 2) of valid's, two
+        set (train, valid, trainval, test) -> its persons in MPII's JSON form; "valid" -> its head boxes (2, 2), two
         opposite corners; and what was left out.
 
     Raises:
@@ -41,7 +41,7 @@ def read_release(
     return read_mat(path, "RELEASE", what, lambda release: _sets(release, progress))
 
 
-def _sets(release: Any, progress: Callable[[Iterable], Iterable]) -> tuple[dict, list[np.ndarray], Counter]:
+def _sets(release: Any, progress: Callable[[Iterable], Iterable]) -> tuple[dict, dict, Counter]:
     images, is_train = np.atleast_1d(release.annolist), np.atleast_1d(release.img_train)
     if len(images) != len(is_train):
         raise ValueError(f"{len(images)} images, and {len(is_train)} entries of img_train")
@@ -60,7 +60,7 @@ def _sets(release: Any, progress: Callable[[Iterable], Iterable]) -> tuple[dict,
     sets["valid"].sort(
         key=lambda found: order[Path(found[0]["image"]).stem]
     )  # stable: persons of an image stay in order
-    head_boxes = [box for _, box in sets["valid"]]
+    head_boxes = {"valid": [box for _, box in sets["valid"]]}
     entries = {image_set: [entry for entry, _ in found] for image_set, found in sets.items()}
     entries["trainval"] = entries["train"] + entries["valid"]
     return entries, head_boxes, left_out
