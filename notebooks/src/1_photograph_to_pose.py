@@ -7,7 +7,7 @@
 
 # %% [markdown] lang="zh"
 # # 从照片到姿态
-# 一个 ResNet、三层反卷积、每个关节点一张热图：这份 notebook 跟着一个人走完 *Simple Baselines for Human Pose Estimation* 的全过程，把途中的每张图都画出来：人体框、裁剪图、热图、最大值、四分之一格修正，最后回到原图。
+# 一个 ResNet、三层反卷积、每个关节一张热图：这份 notebook 跟着一个人走完 *Simple Baselines for Human Pose Estimation* 的全过程，把途中的每张图都画出来：人体框、裁剪图、热图、最大值、四分之一格修正，最后回到原图。
 #
 # 这里用的是一个很小的网络，一分钟就能学会找卡通小人。想看自己的照片，在下面填上照片和训练好的网络即可。
 
@@ -60,7 +60,7 @@ _ = axes.add_patch(plt.Rectangle(BOX[:2], *BOX[2:], fill=False, color="white", l
 
 # %% [markdown] lang="zh"
 # ## 从人体框到裁剪图
-# 先把框补成网络输入的宽高比，再放大四分之一，免得手脚出框。照片像素到裁剪图像素是一个 (2, 3) 的仿射矩阵；同一个矩阵求逆，最后再把关节点带回来。
+# 先把框补成网络输入的宽高比，再放大四分之一，免得手脚出框。照片像素到裁剪图像素是一个 (2, 3) 的仿射矩阵；同一个矩阵求逆，最后再把关节带回来。
 
 # %%
 center, size = box_to_crop(np.array(BOX), aspect_ratio=size_wh[0] / size_wh[1])
@@ -75,8 +75,8 @@ show(axes, crop, f"{crop.shape[1]} x {crop.shape[0]}")
 # The crop is normalised and goes through the network: (1, 3, H, W) in, (1, K, h, w) out, a quarter of the size on each side. Each map is bright where its joint may be.
 
 # %% [markdown] lang="zh"
-# ## 网络：每个关节点一张热图
-# 裁剪图归一化后送进网络：输入 (1, 3, H, W)，输出 (1, K, h, w)，边长是输入的四分之一。哪里可能是这个关节点，那里就亮。
+# ## 网络：每个关节一张热图
+# 裁剪图归一化后送进网络：输入 (1, 3, H, W)，输出 (1, K, h, w)，边长是输入的四分之一。哪里可能是这个关节，那里就亮。
 
 # %%
 images = network.prepare(crop[None])
@@ -97,7 +97,7 @@ figure.tight_layout(pad=0.3)
 
 # %% [markdown] lang="zh"
 # ## 最大值，再移四分之一格
-# 最高的一格就是关节点。一格有四个像素宽，所以论文再走一小步：在每个轴上朝较高的邻格移动四分之一格。最高格的值就是这个关节点的得分。
+# 最高的一格就是关节。一格有四个像素宽，所以论文再走一小步：在每个轴上朝较高的邻格移动四分之一格。最高格的值就是这个关节的得分。
 
 # %%
 joint = int(heatmaps.reshape(len(heatmaps), -1).max(axis=1).argmax())
@@ -157,7 +157,7 @@ for one, heatmap, title in zip(axes, (heatmaps, back, (heatmaps + back) / 2), ("
 
 # %% [markdown] lang="zh"
 # ## 两行代码做同样的事
-# `PosePredictor` 包含以上全部步骤，关节点逐位相同。
+# `PosePredictor` 包含以上全部步骤，关节逐位相同。
 
 # %%
 (pose,) = PosePredictor(network, InferenceSettings())(image, [BOX])

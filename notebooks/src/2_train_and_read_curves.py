@@ -27,7 +27,7 @@ run("train.py", "--cfg", "notebooks/mini.yaml", last=6)
 # ## 曲线
 # - **损失**：训练和验证各一条。一起下降说明在学习；训练降而验证升，是在死记硬背，需要更多数据或增强。
 # - **学习率**：预热十次迭代（图上看不出来），随后余弦下降到 0。大部分提升出现在后期学习率很小的时候。
-# - **PCKh**：真正关心的指标。损失已经下降时它可能还很低：网络先学会处处输出接近零，再学会关节点在哪里。
+# - **PCKh**：真正关心的指标。损失已经下降时它可能还很低：网络先学会处处输出接近零，再学会关节在哪里。
 
 # %%
 history = json.loads(Path("output/notebooks/runs/mpii/pose_resnet_18/mini/history.json").read_text())
@@ -64,4 +64,4 @@ run("valid.py", "--cfg", "notebooks/mini.yaml", "--flip-test", last=3)
 # %% [markdown] lang="zh"
 # ## 动手试试
 # 每次只改一处，再训练一遍：`TRAIN.LR=0.0001`、`TRAIN.LR=0.01`、`TRAIN.END_EPOCH=3`、`DATASET.FLIP=false`、`TRAIN.EPSILON=1e-8`（Adam 的 epsilon，看看起步晚多少）。
-# 任何配置项都可以加在命令后面。中断的训练用 `TRAIN.RESUME=True` 恢复。`visualdl --logdir output/notebooks/log` 可以边训练边看曲线。
+# 任何配置键都可以加在命令后面。中断的训练用 `TRAIN.RESUME=True` 恢复。`visualdl --logdir output/notebooks/log` 可以边训练边看曲线。

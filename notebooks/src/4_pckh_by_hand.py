@@ -4,7 +4,7 @@
 
 # %% [markdown] lang="zh"
 # # 读懂得分：手算 PCKh
-# “88.5 PCKh” 的意思是：88.5 % 的已标注关节点，与人工标注的距离不超过半个头。这里先用纸笔算两个人，再用库算一遍。
+# “88.5 PCKh” 的意思是：88.5 % 的已标注关节，与人工标注的距离不超过半个头。这里先用纸笔算两个人，再用库算一遍。
 
 # %% setup
 
@@ -34,7 +34,7 @@ print("head size", head_size, "-> within", 0.5 * head_size, "pixels")
 # The second person stands further away: the head is 12 pixels, and 6 pixels are allowed. The second person's wrist is not labelled (hidden), and so counts neither way.
 
 # %% [markdown] lang="zh"
-# ## 两个人，四个关节点
+# ## 两个人，四个关节
 # 第二个人站得远：头长 12 像素，只允许差 6 像素。第二个人的手腕被遮挡，没有标注，不计入。
 
 # %%
@@ -58,7 +58,7 @@ print(f"all: {(within & labelled).sum()} of {labelled.sum()} = {by_hand:.2f} %")
 # The library says the same. `Mean` weights each joint by how often it is labelled, so it is not the mean of the columns.
 
 # %% [markdown] lang="zh"
-# 库给出同样的结果。`Mean` 按每个关节点的标注次数加权，所以不等于各列的平均。
+# 库给出同样的结果。`Mean` 按每个关节的标注次数加权，所以不等于各列的平均。
 
 # %%
 print("each joint:", dict(zip(names, pckh(found, truth, np.array([0.5]))[0].tolist())))
@@ -74,7 +74,7 @@ np.testing.assert_allclose(100 * hits.sum() / counted.sum(), by_hand)
 
 # %% [markdown] lang="zh"
 # ## 阈值是人定的
-# 半个头很宽松：换成 0.1，同样的预测看上去完全不同。原版代码打印的 “Mean@0.1” 其实取自 0.11；这里两者各有其名。
+# 半个头很宽松：换成 0.1，同样的预测看上去完全不同。原作代码打印的 “Mean@0.1” 其实取自 0.11；这里两者各有其名。
 # 看整条曲线比看一个数更清楚。
 
 # %%
