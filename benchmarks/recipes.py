@@ -35,6 +35,7 @@ CROPS = 8000  # of an epoch
 PARTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "another seed": {"TRAIN.SEED": 1},  # what luck alone does
+    "a third seed": {"TRAIN.SEED": 2},
     "without unbiased data processing": {"MODEL.EXTRA.UNBIASED": False},
     "decoded by a quarter of a cell": {"TEST.DECODER": "quarter"},
     "targets half as wide": {"MODEL.EXTRA.SIGMA": 1},
