@@ -11,6 +11,8 @@ import pytest
 from simplepose import PoseTracker, TrackingSettings, UserError
 from simplepose.core.drawing import track_color
 from simplepose.core.skeletons import COCO, MPII
+from simplepose.inference.box_sources import detected_boxes
+from simplepose.inference.detectors import person
 from simplepose.inference.predictor import Crops, Pose
 from simplepose.inference.smoothing import PoseSmoother
 from simplepose.inference.sources import Frame, ImageFiles
@@ -241,6 +243,23 @@ def test_a_repeated_frame_costs_nothing():
     frames = [Frame(index, "clip", image.copy(), is_video=True) for index in range(3)]
     poses = [[pose.track_id for pose in poses] for _, poses in follow_people(frames, boxes, PoseTracker(scene))]
     assert poses == [[0]] * 3 and scene.looked_at == 3
+
+
+def test_a_detector_looks_once_at_a_frame_that_a_video_repeats(monkeypatch):
+    scene = Scene([{"a": (60, 50)}] * 2)
+    calls = []
+    monkeypatch.setattr(person, "PersonDetector", lambda *_: lambda image: calls.append(1) or scene.detect(image))
+    image = scene.image(0)
+    frames = [Frame(index, "clip", image.copy(), is_video=True) for index in range(3)]
+    poses = [
+        [pose.track_id for pose in poses]
+        for _, poses in follow_people(frames, detected_boxes("d.onnx"), PoseTracker(scene))
+    ]
+    assert poses == [[0]] * 3 and len(calls) == scene.looked_at == 1
+    boxes = detected_boxes("d.onnx")
+    for name in ("a.jpg", "b.jpg"):  # of images, each is looked at
+        boxes(Frame(0, name, image))
+    assert len(calls) == 3
 
 
 def test_a_repeated_frame_with_other_boxes_is_looked_at():
